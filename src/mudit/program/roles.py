@@ -1,0 +1,199 @@
+"""Role and kind of every parameter, with the reason in words.
+
+A role follows from which of a tensor's dimensions grow with width and which of them is fan-in, i.e.
+contracted with (or looked up by) the layer's input [muDiT] App. B.3:
+
+    fan-in     fan-out    role      examples
+    finite     grows      input     patch embedding, timestep MLP's first layer, label table
+    grows      grows      hidden    attention, MLP, adaLN
+    grows      finite     output    readout
+    finite     finite     scalar    readout bias, per-head gains
+
+Vector-like biases and gains (length n) behave as input weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from torch import nn
+
+from mudit.errors import ParametrizationError
+from mudit.program.dims import canonical_name, canonical_parameters, tied_names
+
+Role: TypeAlias = Literal["input", "hidden", "output", "scalar"]
+Kind: TypeAlias = Literal["weight", "gain", "bias", "table"]
+
+_ROLES: dict[tuple[bool, bool], Role] = {
+    # (fan-in grows, fan-out grows)
+    (False, True): "input",
+    (True, True): "hidden",
+    (True, False): "output",
+    (False, False): "scalar",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParameterRole:
+    """What one parameter is to the program.
+
+    Attributes:
+        role: See the module's table.
+        kind: What base HPs may touch: φ and σ act on `weight` and `table` only.
+        fan_in: Indices of the dimensions that are contracted or looked up.
+        reason: Why, in words.
+    """
+
+    role: Role
+    kind: Kind
+    fan_in: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """How a layer class uses one of its own parameters: `fan_out` dims make features, the rest is
+    fan-in.
+    """
+
+    kind: Kind
+    fan_out: tuple[int, ...]
+    words: str
+
+
+_ADDED = _Use("bias", (0,), "added to {cls}'s output")
+_CONTRACTED = _Use("weight", (0,), "{cls} contracts dim 1 with its input")
+_TOKEN = _Use("bias", (0, 1, 2), "{cls} appends it as one more token")
+_LAYERS: tuple[tuple[tuple[type[nn.Module], ...], dict[str, _Use]], ...] = (
+    ((nn.Linear,), {"weight": _CONTRACTED, "bias": _ADDED}),
+    (
+        (nn.Conv1d, nn.Conv2d, nn.Conv3d),
+        {
+            "weight": _Use("weight", (0,), "{cls} contracts dim 1 and the kernel with its input"),
+            "bias": _ADDED,
+        },
+    ),
+    (
+        (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+        {
+            "weight": _Use("weight", (1,), "{cls} contracts dim 0 and the kernel with its input"),
+            "bias": _ADDED,
+        },
+    ),
+    (
+        (nn.Embedding, nn.EmbeddingBag),
+        {"weight": _Use("table", (1,), "{cls} looks rows up by dim 0")},
+    ),
+    (
+        (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+        {
+            "weight": _Use("gain", (0,), "{cls} multiplies by it, feature by feature"),
+            "bias": _Use("bias", (0,), "{cls} adds it, feature by feature"),
+        },
+    ),
+    (
+        (nn.MultiheadAttention,),
+        {
+            "in_proj_weight": _CONTRACTED,
+            "q_proj_weight": _CONTRACTED,
+            "k_proj_weight": _CONTRACTED,
+            "v_proj_weight": _CONTRACTED,
+            "in_proj_bias": _Use("bias", (0,), "{cls} adds it to its projections"),
+            "bias_k": _TOKEN,
+            "bias_v": _TOKEN,
+        },
+    ),
+)
+
+
+def roles_from_layers(
+    model: nn.Module, growing: Mapping[str, tuple[bool, ...]]
+) -> dict[str, ParameterRole]:
+    """Role and kind of every parameter, read off the classes of its layers.
+
+    Args:
+        model: The module, at any width; the meta device will do.
+        growing: By canonical name, which dimensions grow (`growing_dimensions`).
+
+    Raises:
+        ParametrizationError: A trainable parameter whose layer class does not say which dimension
+            is fan-in, or one that is used in two ways that need different multipliers.
+    """
+    uses = {
+        canonical_name(f"{path}.{name}" if path else name): _use(module, name)
+        for path, module in model.named_modules(remove_duplicate=False)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    parameters = canonical_parameters(model)
+    roles: dict[str, ParameterRole] = {}
+    for names in tied_names(parameters):
+        trainable = parameters[names[0]].requires_grad
+        found = [_role(name, uses[name], growing[name], trainable=trainable) for name in names]
+        _refuse_conflicting_uses(names, found)
+        roles.update(dict.fromkeys(names, found[0]))
+    return roles
+
+
+def _use(module: nn.Module, name: str) -> _Use | None:
+    """How `module` uses its own parameter `name`; None if its class is not known."""
+    for classes, table in _LAYERS:
+        if isinstance(module, classes) and name in table:
+            use = table[name]
+            return replace(use, words=use.words.format(cls=type(module).__name__))
+    return None
+
+
+def _role(
+    name: str, use: _Use | None, grows: tuple[bool, ...], *, trainable: bool
+) -> ParameterRole:
+    if use is None:
+        return _raw_role(name, grows, trainable=trainable)
+    fan_in = tuple(dim for dim in range(len(grows)) if dim not in use.fan_out)
+    fan_in_grows = any(grows[dim] for dim in fan_in)
+    fan_out_grows = any(grows[dim] for dim in use.fan_out)
+    if use.kind == "table" and fan_in_grows:
+        raise ParametrizationError(
+            f"{name}: the number of rows of a look-up table grows with width, {_dims(grows)}; "
+            "there is no μP rule for that. Keep the vocabulary fixed over widths."
+        )
+    return ParameterRole(
+        role=_ROLES[fan_in_grows, fan_out_grows],
+        kind=use.kind,
+        fan_in=fan_in,
+        reason=f"{use.words}; {_dims(grows)}",
+    )
+
+
+def _raw_role(name: str, grows: tuple[bool, ...], *, trainable: bool) -> ParameterRole:
+    """The role of a parameter that sits on a module of an unknown class."""
+    if not any(grows):
+        return ParameterRole(role="scalar", kind="weight", fan_in=(), reason="no dimension grows")
+    if not trainable and sum(grows) == 1:
+        # A constant vector over width, e.g. a sin-cos position table: it is added or looked up.
+        return ParameterRole(
+            role="input", kind="table", fan_in=(), reason=f"frozen; {_dims(grows)}"
+        )
+    raise ParametrizationError(
+        f"{name} is a raw parameter in which {_dims(grows)}: its layer's class does not say which "
+        "dimension is fan-in, so its role is ambiguous (a bias, a table and a readout look alike). "
+        "Put it in a torch layer (nn.Linear, nn.Embedding, nn.LayerNorm, ...)."
+    )
+
+
+def _dims(grows: tuple[bool, ...]) -> str:
+    dims = [str(dim) for dim, grow in enumerate(grows) if grow]
+    if not dims:
+        return "no dimension grows"
+    return f"dim {dims[0]} grows" if len(dims) == 1 else f"dims {' and '.join(dims)} grow"
+
+
+def _refuse_conflicting_uses(names: tuple[str, ...], roles: list[ParameterRole]) -> None:
+    for name, other in zip(names[1:], roles[1:]):
+        if (other.role, other.kind) != (roles[0].role, roles[0].kind):
+            raise ParametrizationError(
+                f"{names[0]} and {name} are one tensor used in two ways that need different "
+                f"multipliers: {roles[0].role} ({roles[0].reason}) and {other.role} "
+                f"({other.reason}). Untie them, or tie them through a layer of their own."
+            )
