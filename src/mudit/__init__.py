@@ -1,3 +1,55 @@
 """mudit: tune diffusion Transformers small and train them big, by μP, with numbers that show it."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+# Loaded at first use: `import mudit` alone does not import torch.
+_HOMES = {
+    "Audit": "mudit.parametrization",
+    "MuditError": "mudit.errors",
+    "ParametrizationError": "mudit.errors",
+    "Plan": "mudit.parametrization",
+    "audit": "mudit.parametrization",
+    "load_plan": "mudit.parametrization",
+    "plan": "mudit.parametrization",
+    "read_base_shapes": "mudit.parametrization",
+    "write_base_shapes": "mudit.parametrization",
+}
+
+if TYPE_CHECKING:
+    from mudit.errors import MuditError, ParametrizationError
+    from mudit.parametrization import (
+        Audit,
+        Plan,
+        audit,
+        load_plan,
+        plan,
+        read_base_shapes,
+        write_base_shapes,
+    )
+
+__all__ = [
+    "Audit",
+    "MuditError",
+    "ParametrizationError",
+    "Plan",
+    "audit",
+    "load_plan",
+    "plan",
+    "read_base_shapes",
+    "write_base_shapes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'mudit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -77,10 +77,12 @@ def audit(
         ParametrizationError: The model is not the plan's.
     """
     parameters = plan.match(model)
+    wrong_family = list(_wrong_family(optimizer, plan))
     findings = [
-        *_wrong_family(optimizer, plan),
+        *wrong_family,
         *_membership(optimizer, plan, parameters),
-        *_ratios(optimizer, plan, parameters),
+        # Another optimizer's groups have other ratios, if any: the plan has nothing to compare.
+        *([] if wrong_family else _ratios(optimizer, plan, parameters)),
         *([] if optimizer.state else _initial_values(plan, parameters)),
         *([] if max_norm is None else _clipping(plan, model, max_norm)),
     ]
@@ -186,11 +188,12 @@ def _ratios(
     rows = [row for row in plan.rows if row.trainable and id(parameters[row.name]) in groups]
     for key in _keys(plan):
         actual = {row.name: float(groups[id(parameters[row.name])][key]) for row in rows}
-        base = _base_value(rows, actual, key)
-        for row in rows:
-            value, factor = actual[row.name], getattr(row, key)
-            # Decay may be switched off for chosen tensors.
-            if _same(value, base * factor) or (key == "weight_decay" and value == 0.0):
+        # Decay may be switched off for chosen tensors.
+        checked = [row for row in rows if key != "weight_decay" or actual[row.name] != 0.0]
+        base = _base_value(checked, actual, key)
+        for row in checked:
+            value = actual[row.name]
+            if _same(value, base * getattr(row, key)):
                 continue
             yield Finding(parameter=row.name, message=_ratio_words(row, key, value, base))
 

@@ -147,6 +147,10 @@ class _Law:
         )
 
 
+# Memory that nothing was written to yet; its moments are not numbers.
+_UNSET = _Law(math.nan, math.nan, "uninitialised", random=False)
+
+
 def _constant(value: float) -> _Law:
     return _Law(value, value**2, f"constant {value:.6g}", random=False)
 
@@ -226,6 +230,11 @@ class _Regions:
         self.storage = storage  # held, so that its address is not given to another
         self.intervals: list[tuple[int, int, _Law | None]] = [(0, size, None)]
 
+    @property
+    def is_random(self) -> bool:
+        """True if any values come from a random law or from one that was lost track of."""
+        return any(law is None or law.random for _, _, law in self.intervals)
+
     def write(self, start: int, stop: int, law: _Law | None) -> None:
         kept = []
         for a, b, old in self.intervals:
@@ -269,7 +278,8 @@ class _Watcher(TorchDispatchMode):
         regions = self._regions.get(tensor.untyped_storage()._cdata)
         if regions is not None:
             span = _span(tensor)
-            return regions.read(*span) if span else None
+            law = regions.read(*span) if span else None
+            return None if law is None or math.isnan(law.mean) else law
         return None if tensor.is_meta or tensor.numel() == 0 else _data_law(tensor)
 
     def write(self, tensor: Tensor, law: _Law | None) -> None:
@@ -277,46 +287,60 @@ class _Watcher(TorchDispatchMode):
         size = storage.nbytes() // tensor.element_size()
         regions = self._regions.setdefault(storage._cdata, _Regions(storage, size))
         span = _span(tensor)
-        # Where the values lie with gaps, what is known of the storage is given up.
-        regions.write(*(span or (0, size)), law if span else None)
+        if span is not None:
+            regions.write(*span, law)
+        elif tensor.is_meta or law is None or law.random or regions.is_random:
+            regions.write(0, size, None)  # values with gaps between them: given up
+        else:
+            self._forget(tensor)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: _Args = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name.endswith("_") and name[:-1] in _RULES and args[0].is_meta:
+            out = args[0]  # nothing to compute, and torch's own meta kernels take long
+        else:
+            out = func(*args, **(kwargs or {}))
         if not self.paused:
             self._follow(func, args, kwargs or {}, out)
         return out
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch would import its compiler (seconds) to keep it out of __torch_dispatch__.
+        return False
 
     def _follow(self, func: Any, args: _Args, kwargs: dict[str, Any], out: Any) -> None:
         name = func.overloadpacket.__name__
         rule = _RULES.get(name.removesuffix("_"))
         if name in _EMPTY:
-            self.write(out, None)
-        elif rule is not None:
-            self.write(out, rule(self, args, kwargs))
-        elif func._schema.is_mutable:
-            for tensor in _written(func, args, kwargs):
-                self.write(tensor, None)
+            self.write(out, _UNSET)
+        elif func.is_view:
+            return  # the same storage
+        elif rule is not None and (law := rule(self, args, kwargs)) is not None:
+            self.write(out, law)
         else:
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            storages = {tensor.untyped_storage()._cdata for tensor in inputs}
-            lost = any(self._is_random(tensor) for tensor in inputs)
-            for tensor in tree_leaves(out):
-                fresh = isinstance(tensor, Tensor) and not func.is_view
-                if fresh and tensor.untyped_storage()._cdata not in storages and lost:
+            lost = any(tensor.is_meta or self._is_random(tensor) for tensor in inputs)
+            for tensor in _results(func, args, kwargs, out):
+                if lost or tensor.is_meta:
                     self.write(tensor, None)
+                else:
+                    self._forget(tensor)
+
+    def _forget(self, tensor: Tensor) -> None:
+        """The values depend on nothing random and are there: read them when asked."""
+        self._regions.pop(tensor.untyped_storage()._cdata, None)
 
     def _is_random(self, tensor: Tensor) -> bool:
-        """True if the values come from a random law or from one that was lost track of."""
-        if tensor.untyped_storage()._cdata not in self._regions:
-            return False
-        law = self.law(tensor)
-        return law is None or law.random
+        regions = self._regions.get(tensor.untyped_storage()._cdata)
+        return regions is not None and regions.is_random
 
 
-def _written(func: Any, args: _Args, kwargs: dict[str, Any]) -> Iterator[Tensor]:
-    """The tensors that an op changes, by its schema."""
+def _results(func: Any, args: _Args, kwargs: dict[str, Any], out: Any) -> Iterator[Tensor]:
+    """The tensors that an op makes or, by its schema, changes."""
+    yield from (leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
     for index, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[index] if index < len(args) else kwargs.get(argument.name)

@@ -170,6 +170,13 @@ class Plan:
     rows: tuple[PlanRow, ...]
     _build: Build | None = field(default=None, repr=False, compare=False)
 
+    def __getitem__(self, name: str) -> PlanRow:
+        """The row of a parameter, by its name or an alias."""
+        for row in self.rows:
+            if name == row.name or name in row.aliases:
+                return row
+        raise KeyError(name)
+
     # --- using it --------------------------------------------------------------------------------
 
     def build(self) -> nn.Module:
