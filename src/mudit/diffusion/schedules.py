@@ -10,7 +10,6 @@ Sources: [DDPM] Ho et al. 2020; [IDDPM] Nichol & Dhariwal 2021; [DiT] code, fold
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -69,7 +68,7 @@ class NoiseSchedule:
     posterior_log_variance: Float64[Tensor, " T"]
     posterior_x0_scale: Float64[Tensor, " T"]
     posterior_x_t_scale: Float64[Tensor, " T"]
-    # One (T, 6) table of `Coefficients` rows per device and dtype, so that a batch costs one gather.
+    # A (T, 6) table of `Coefficients` rows per device and dtype, so that a batch costs one gather.
     _tables: dict[tuple[torch.device, torch.dtype], Tensor] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -107,7 +106,9 @@ class NoiseSchedule:
         """T, the number of steps."""
         return self.betas.shape[0]
 
-    def at(self, t: Int[Tensor, " batch"], like: Float[Tensor, "batch *dims"]) -> Coefficients:
+    def at(
+        self, t: Int[Tensor, " batch"], like: Float[Tensor, "batch channels *space"]
+    ) -> Coefficients:
         """The coefficients at each sample's t.
 
         Args:
@@ -124,7 +125,7 @@ class NoiseSchedule:
 
     def step(self, index: int) -> Coefficients:
         """The coefficients at one step in [0, T), as float64 numbers."""
-        return Coefficients(*self._columns()[index].tolist())
+        return Coefficients(*self._table(torch.device("cpu"), torch.float64)[index].tolist())
 
     def _columns(self) -> Tensor:
         columns = Coefficients(
@@ -140,10 +141,9 @@ class NoiseSchedule:
     def _table(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         key = (device, dtype)
         if key not in self._tables:
-            # Rounding the table and gathering equals gathering and rounding, without float64 on the
-            # device. A validation pass may come first: its inference mode must not mark the table.
-            with torch.inference_mode(False):
-                self._tables[key] = self._columns().to(dtype).to(device)
+            # Rounding the table and gathering from it equals gathering and rounding, without
+            # float64 on the device, where it is slow or missing.
+            self._tables[key] = self._columns().to(dtype).to(device)
         return self._tables[key]
 
 
@@ -158,8 +158,8 @@ def linear_schedule(num_timesteps: int = 1000) -> NoiseSchedule:
     if num_timesteps < _FEWEST_LINEAR_STEPS:
         raise UsageError(
             f"linear_schedule got num_timesteps={num_timesteps}; expected at least "
-            f"{_FEWEST_LINEAR_STEPS}, as the last beta is 20 / num_timesteps and must stay below 1. "
-            "For few sampling steps keep num_timesteps and use respace."
+            f"{_FEWEST_LINEAR_STEPS}, as the last beta is 20 / num_timesteps and must stay below "
+            "1. For few sampling steps keep num_timesteps and use respace."
         )
     scale = 1000 / num_timesteps
     return NoiseSchedule.from_betas(
@@ -170,7 +170,7 @@ def linear_schedule(num_timesteps: int = 1000) -> NoiseSchedule:
 def respace(
     schedule: NoiseSchedule, sampling_steps: int, *, spacing: Spacing = "even"
 ) -> tuple[NoiseSchedule, tuple[int, ...]]:
-    """A schedule that visits only `sampling_steps` of the steps, with the same alphas_cumprod there.
+    """A schedule of only `sampling_steps` of the steps, with the same alphas_cumprod at those.
 
     Source: [IDDPM] §4; [DiT] code `SpacedDiffusion`.
 
@@ -238,36 +238,44 @@ def strided_timesteps(num_timesteps: int, sampling_steps: int) -> tuple[int, ...
 
 
 def q_sample(
-    at: Coefficients, x0: Float[Tensor, "batch *dims"], noise: Float[Tensor, "batch *dims"]
-) -> Float[Tensor, "batch *dims"]:
+    at: Coefficients,
+    x0: Float[Tensor, "batch channels *space"],
+    noise: Float[Tensor, "batch channels *space"],
+) -> Float[Tensor, "batch channels *space"]:
     """x_t: `x0` with `noise` mixed in. [DDPM] Eq. 4."""
     return at.x0_scale * x0 + at.noise_scale * noise
 
 
 def predict_x0_from_noise(
-    at: Coefficients, x_t: Float[Tensor, "batch *dims"], noise: Float[Tensor, "batch *dims"]
-) -> Float[Tensor, "batch *dims"]:
+    at: Coefficients,
+    x_t: Float[Tensor, "batch channels *space"],
+    noise: Float[Tensor, "batch channels *space"],
+) -> Float[Tensor, "batch channels *space"]:
     """The x0 that `x_t` came from, were `noise` the noise in it. [DDPM] Eq. 15."""
     return (x_t - at.noise_scale * noise) / at.x0_scale
 
 
 def predict_noise_from_x0(
-    at: Coefficients, x_t: Float[Tensor, "batch *dims"], x0: Float[Tensor, "batch *dims"]
-) -> Float[Tensor, "batch *dims"]:
+    at: Coefficients,
+    x_t: Float[Tensor, "batch channels *space"],
+    x0: Float[Tensor, "batch channels *space"],
+) -> Float[Tensor, "batch channels *space"]:
     """The noise in `x_t`, had it come from `x0`: the inverse of `predict_x0_from_noise`."""
     return (x_t - at.x0_scale * x0) / at.noise_scale
 
 
 def posterior_mean(
-    at: Coefficients, x0: Float[Tensor, "batch *dims"], x_t: Float[Tensor, "batch *dims"]
-) -> Float[Tensor, "batch *dims"]:
-    """Mean of q(x_{t-1} | x_t, x0); its log variance is `at.posterior_log_variance`. [DDPM] Eq. 7."""
+    at: Coefficients,
+    x0: Float[Tensor, "batch channels *space"],
+    x_t: Float[Tensor, "batch channels *space"],
+) -> Float[Tensor, "batch channels *space"]:
+    """Mean of q(x_{t-1} | x_t, x0), [DDPM] Eq. 7; log variance: `at.posterior_log_variance`."""
     return at.posterior_x0_scale * x0 + at.posterior_x_t_scale * x_t
 
 
 def learned_log_variance(
-    at: Coefficients, fraction: Float[Tensor, "batch *dims"]
-) -> Float[Tensor, "batch *dims"]:
+    at: Coefficients, fraction: Float[Tensor, "batch channels *space"]
+) -> Float[Tensor, "batch channels *space"]:
     """Log variance in nats of a reverse step with learned range. [IDDPM] Eq. 15.
 
     Args:
