@@ -7,8 +7,9 @@
     │   │                           2  a plan that cannot be made, or does not fit
     │   └── GroupRatioError            an optimizer whose groups have left the plan
     ├── DataError (ValueError)      3  missing, empty, truncated or unreadable data
-    └── EnvironmentFailure (OSError)
-                                    3  no space left, missing extra, damaged checkpoint
+    ├── EnvironmentFailure (OSError)
+    │                               3  no space left, missing extra, damaged checkpoint
+    └── Interrupted                130  asked to stop; everything is saved
 
 A message is one paragraph: what is wrong, where, what was expected, how to fix it.
 """
@@ -48,3 +49,9 @@ class EnvironmentFailure(MuditError, OSError):
     """The machine, not the request: disk full, missing extra, damaged checkpoint."""
 
     exit_code = 3
+
+
+class Interrupted(MuditError):
+    """The run was asked to stop (Ctrl-C); its state is saved and the same command resumes it."""
+
+    exit_code = 130

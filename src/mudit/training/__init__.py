@@ -1,0 +1,44 @@
+"""One training run: config, trainer, checkpoints, validation bank."""
+
+from mudit.training.config import (
+    DataConfig,
+    ParametrizationConfig,
+    RunConfig,
+    TrainingConfig,
+    claim_folder,
+    parse_config,
+    read_config,
+)
+from mudit.training.files import write_text, write_whole
+from mudit.training.flops import step_flops, trainable_parameters
+from mudit.training.hyperparameters import Hyperparameters, check_value
+from mudit.training.randomness import generator, stream_seed
+from mudit.training.schedule import ScheduleConfig, lr_factor
+from mudit.training.trainer import make_plan, open_splits, read_trial, resolve_device, train
+from mudit.training.validation import ValidationBank
+
+__all__ = [
+    "DataConfig",
+    "Hyperparameters",
+    "ParametrizationConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "TrainingConfig",
+    "ValidationBank",
+    "check_value",
+    "claim_folder",
+    "generator",
+    "lr_factor",
+    "make_plan",
+    "open_splits",
+    "parse_config",
+    "read_config",
+    "read_trial",
+    "resolve_device",
+    "step_flops",
+    "stream_seed",
+    "train",
+    "trainable_parameters",
+    "write_text",
+    "write_whole",
+]

@@ -1,0 +1,230 @@
+"""The complete config of one training run, frozen and validated; `config.json` in its folder.
+
+Nothing is filled in later: what a run does follows from this file, the data and the program's version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from mudit.diffusion import DDPMConfig
+from mudit.errors import ConfigMismatchError, UsageError
+from mudit.models import DiTConfig
+from mudit.parametrization import EpsRule, Optimizer, Parametrization, WeightDecayRule
+from mudit.training.hyperparameters import Hyperparameters
+from mudit.training.schedule import ScheduleConfig
+
+Precision: TypeAlias = Literal["fp32", "tf32", "bf16"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images.
+
+    Attributes:
+        source: `digits`, `idx:FOLDER` or `folder:PATH`.
+        size: Side of the square images, where the source leaves it open.
+        flip: Horizontal flips; None: the source's habit.
+        fingerprint: Hash of the content; a run refuses data that has changed. Empty: not checked.
+    """
+
+    source: str = "digits"
+    size: int | None = None
+    flip: bool | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParametrizationConfig:
+    """How base HPs become the run's own; see `mudit.plan`.
+
+    Attributes:
+        parametrization: `mup`, or `sp`, the control.
+        base_width: The width at which nothing changes.
+        optimizer: `adamw`, `adam` or `sgd`.
+        wd: Weight-decay rule.
+        eps_rule: Rule for Adam's eps.
+        zero_readout: Zero the final readout's initial values.
+    """
+
+    parametrization: Parametrization = "mup"
+    base_width: int = 64
+    optimizer: Optimizer = "adamw"
+    wd: WeightDecayRule = "independent"
+    eps_rule: EpsRule = "constant"
+    zero_readout: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to train, apart from the base HPs.
+
+    Attributes:
+        schedule: The learning rate over the run, as a factor.
+        label_dropout: Probability that an image trains the null label.
+        accumulation: Micro-batches in a step.
+        ema_half_life: Half-life of the weights' average, as a share of the run.
+        ema_decay: Decay per step instead, e.g. 0.9999; None: use the half-life.
+        precision: fp32; tf32 or bf16 (autocast) on a GPU.
+        compile: Whether to use torch.compile.
+        device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+        log_steps: Steps between writes of records, measured updates and timings.
+        checkpoint_steps: Steps between checkpoints.
+        validation_steps: Steps between evaluations of the bank; 0: at the end only.
+        bank_size: (image, t, noise) triples in the validation bank.
+        tensorboard: Whether to write TensorBoard events too (extra `track`).
+    """
+
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    label_dropout: float = 0.1
+    accumulation: int = 1
+    ema_half_life: float = 0.05
+    ema_decay: float | None = None
+    precision: Precision = "fp32"
+    compile: bool = False
+    device: str = "auto"
+    log_steps: int = 10
+    checkpoint_steps: int = 200
+    validation_steps: int = 0
+    bank_size: int = 1024
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("accumulation", "log_steps", "checkpoint_steps", "bank_size"):
+            _require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "≥ 1")
+        _require(self.validation_steps >= 0, "training.validation_steps", self.validation_steps)
+        _require(0 <= self.label_dropout <= 1, "training.label_dropout", self.label_dropout)
+        _require(self.ema_half_life > 0, "training.ema_half_life", self.ema_half_life, "> 0")
+        _require(
+            self.ema_decay is None or 0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that one training run depends on.
+
+    Attributes:
+        model: The model, at the run's own width.
+        data: Which images.
+        objective: The diffusion objective.
+        parametrization: How base HPs become the run's own.
+        hps: The base HPs.
+        training: How to train.
+        batch_size: Images in a step.
+        steps: Optimizer steps.
+        seed: Of initialisation, data order, noise and dropout.
+        bank_seed: Of the validation bank, shared by all trials of a study.
+        threads: CPU threads; the last bits of floating point depend on it.
+    """
+
+    model: DiTConfig
+    data: DataConfig
+    objective: DDPMConfig
+    parametrization: ParametrizationConfig
+    hps: Hyperparameters
+    training: TrainingConfig
+    batch_size: int
+    steps: int
+    seed: int = 0
+    bank_seed: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "threads"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "≥ 1")
+        parts = self.training.accumulation
+        _require(
+            self.batch_size % parts == 0,
+            "batch_size",
+            self.batch_size,
+            f"a multiple of training.accumulation = {parts}",
+        )
+        _require(
+            self.model.learn_sigma == self.objective.learn_sigma,
+            "model.learn_sigma",
+            self.model.learn_sigma,
+            "the objective's learn_sigma",
+        )
+
+    def to_json(self) -> str:
+        """The config as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+def parse_config(cls: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of a config dataclass from plain nested values.
+
+    Raises:
+        UsageError: A key is unknown, or a value has the wrong type.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=cls)
+    try:
+        parsed = parser.instantiate(parser.parse_object({"value": dict(values)}))
+    except ArgumentError as error:
+        raise UsageError(f"not a valid {cls.__name__}: {error}") from None
+    value: T = parsed.value
+    return value
+
+
+def read_config(cls: type[T], path: Path) -> T:
+    """A config dataclass from a JSON file.
+
+    Raises:
+        UsageError: The file is not valid.
+    """
+    try:
+        return parse_config(cls, json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def claim_folder(folder: Path, text: str) -> None:
+    """Write `config.json` into a new folder, or make sure that an old one holds the same config.
+
+    Raises:
+        ConfigMismatchError: It holds another; the message shows the difference.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(".config.json.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+        return
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ConfigMismatchError(
+            f"{path} is damaged. Delete {folder}, or choose another folder with --folder."
+        ) from None
+    if differences := list(_differences("", old, json.loads(text))):
+        shown = "\n".join(f"  {line}" for line in differences[:12])
+        raise ConfigMismatchError(
+            f"{folder} was made by another config, and mixing the two would make its results "
+            f"meaningless. It differs in:\n{shown}\nRepeat the first command to resume it, choose "
+            "another folder with --folder, or delete it."
+        )
+
+
+def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in dict.fromkeys([*old, *new]):
+            inner = f"{key}.{name}" if key else name
+            yield from _differences(inner, old.get(name), new.get(name))
+    elif old != new:
+        yield f"{key}: {json.dumps(old)} there, {json.dumps(new)} here"
+
+
+def _require(condition: bool, name: str, value: object, expected: str = "in [0, 1]") -> None:
+    if not condition:
+        raise UsageError(f"{name} is {value}, expected {expected}.")

@@ -1,0 +1,97 @@
+"""Files that are whole or absent: written aside, flushed, renamed. A full disk is said so."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from mudit.errors import EnvironmentFailure
+from mudit.records import Record, to_line
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write into an error that says where, and that nothing is lost.
+
+    Raises:
+        EnvironmentFailure: The disk is full or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, EnvironmentFailure):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "no space is left on the device" if full else f"{error.strerror or error}"
+        raise EnvironmentFailure(
+            f"could not write {path}: {what}. What was saved before is whole; make room or choose "
+            "another folder with --folder, and repeat the command to go on from there."
+        ) from error
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` on a path aside, flush it to disk and rename it to `path`.
+
+    Raises:
+        EnvironmentFailure: It could not be written; `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with disk_errors(path):
+        try:
+            write(temporary)
+            _sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all."""
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8") and None)
+
+
+class RecordFile:
+    """A JSONL file that grows, and can be cut back to where a checkpoint was taken.
+
+    Args:
+        path: The file; made if absent.
+        size: Bytes to keep of it; what lies beyond was written after the last checkpoint.
+    """
+
+    def __init__(self, path: Path, *, size: int = 0) -> None:
+        self.path = path
+        with disk_errors(path):
+            self._file: IO[bytes] = path.open("ab")
+            self._file.truncate(size)
+            self._file.seek(size)
+
+    def write(self, records: list[Record]) -> None:
+        """Append rows."""
+        with disk_errors(self.path):
+            self._file.write("".join(map(to_line, records)).encode())
+            self._file.flush()
+
+    def sync(self) -> int:
+        """Flush to disk; returns the size in bytes."""
+        with disk_errors(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _sync(path: Path) -> None:
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,467 @@
+"""One training run, from its config to its `trial.json`; resumable to the bit.
+
+A run's folder: `config.json`, `plan.json`, `records.jsonl` (reproducible), `timings.jsonl`,
+`checkpoint-STEP/` while it runs; `model.safetensors`, `ema.safetensors` and `trial.json` at its end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ContextManager, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from mudit.data import ImageDataset, Splits, batch_indices, flips, open_dataset
+from mudit.diffusion import DDPM, drop_labels
+from mudit.errors import DataError, EnvironmentFailure, Interrupted
+from mudit.models import builder
+from mudit.parametrization import Plan, plan
+from mudit.records import Record, StepRecord, TimingRecord, TrialRecord, ValidationRecord, from_row
+from mudit.training.checkpoint import (
+    Progress,
+    drop_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
+from mudit.training.config import DataConfig, RunConfig, claim_folder
+from mudit.training.ema import EMA, decay_from_half_life
+from mudit.training.files import RecordFile, write_text, write_whole
+from mudit.training.flops import step_flops, trainable_parameters
+from mudit.training.randomness import generator, stream_seed
+from mudit.training.schedule import lr_factor
+from mudit.training.validation import ValidationBank
+
+OnProgress: TypeAlias = Callable[[int, float], None]
+RunRole: TypeAlias = Literal["proxy", "target"]
+
+
+def train(
+    config: RunConfig,
+    folder: Path,
+    *,
+    key: str = "run",
+    role: RunRole = "target",
+    on_progress: OnProgress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrialRecord:
+    """Train, or go on training, what `config` says, in `folder`.
+
+    Args:
+        config: The run.
+        folder: Its own folder; holds its state between sittings.
+        key: Its name in its study.
+        role: What it is for.
+        on_progress: Told (steps taken, last loss) now and then.
+        should_stop: Asked after every step; if true, the run is saved and stops.
+
+    Returns:
+        How it ended; read back if it had ended before.
+
+    Raises:
+        ConfigMismatchError: The folder belongs to another config.
+        DataError: The data are missing, damaged, or not those that the config names.
+        EnvironmentFailure: The folder cannot be written or a checkpoint cannot be read.
+        Interrupted: `should_stop` said so; all is saved.
+    """
+    claim_folder(folder, config.to_json())
+    finished = folder / "trial.json"
+    if finished.exists():
+        return read_trial(finished)
+    torch.set_num_threads(config.threads)
+    run = _Run.start(config, folder)
+    try:
+        diverged_step = run.loop(on_progress or (lambda step, loss: None), should_stop)
+        record = run.finish(diverged_step, key=key, role=role)
+    finally:
+        run.close()
+    write_text(finished, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+    drop_checkpoints(folder)
+    return record
+
+
+def read_trial(path: Path) -> TrialRecord:
+    """The record in a `trial.json`.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    try:
+        record = from_row({"kind": "trial", **json.loads(path.read_text(encoding="utf-8"))})
+    except ValueError as error:
+        raise DataError(f"{path}: {error}. Delete it to run the trial's end again.") from None
+    assert isinstance(record, TrialRecord)
+    return record
+
+
+def open_splits(config: DataConfig) -> Splits:
+    """The data that a config names.
+
+    Raises:
+        DataError: They are missing or damaged, or have changed since the config was made.
+    """
+    splits = open_dataset(config.source, size=config.size, flip=config.flip)
+    if config.fingerprint and config.fingerprint != splits.fingerprint:
+        raise DataError(
+            f"the images of {config.source!r} are not those that this study began with. Restore "
+            "them, or begin a new study in another folder with --folder."
+        )
+    return splits
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is a GPU if there is one.
+
+    Raises:
+        EnvironmentFailure: The device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentFailure(
+            f"training.device is {name!r}, but torch finds no GPU. Use --training.device cpu."
+        )
+    return device
+
+
+def make_optimizer(config: RunConfig, plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
+    """The plan's torch optimizer with the run's base HPs, fused where torch has it."""
+    hps = config.hps
+    groups = plan.param_groups(model, lr=hps.lr, weight_decay=hps.weight_decay, eps=hps.eps)
+    if config.parametrization.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=hps.beta1, fused=True)
+    cls = torch.optim.AdamW if config.parametrization.optimizer == "adamw" else torch.optim.Adam
+    return cls(groups, betas=(hps.beta1, hps.beta2), fused=True)
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """The plan of the run's model."""
+    chosen = config.parametrization
+    return plan(
+        builder(config.model),
+        width=config.model.width,
+        base_width=chosen.base_width,
+        parametrization=chosen.parametrization,
+        optimizer=chosen.optimizer,
+        wd=chosen.wd,
+        eps_rule=chosen.eps_rule,
+        zero_readout=chosen.zero_readout,
+        phi=config.hps.phi,  # type: ignore[arg-type]
+        sigma=config.hps.sigma,  # type: ignore[arg-type]
+        lr_multiplier=config.hps.lr_multiplier,  # type: ignore[arg-type]
+    )
+
+
+@dataclass(kw_only=True)
+class _Pending:
+    """Steps whose losses are still on the device."""
+
+    lrs: list[float] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)  # each: grad norm, then loss, then terms
+    updates: dict[str, float] = field(default_factory=dict)  # of the last step
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """What a run holds while it runs."""
+
+    config: RunConfig
+    folder: Path
+    device: torch.device
+    dataset: ImageDataset
+    bank: ValidationBank
+    objective: DDPM
+    plan: Plan
+    model: nn.Module
+    forward: Callable[..., Tensor]
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    base_lrs: list[float]
+    progress: Progress
+    records: RecordFile
+    timings: RecordFile
+    board: Any
+    flops: float
+    pending: _Pending = field(default_factory=_Pending)
+    started: float = field(default_factory=time.perf_counter)
+
+    # --- beginning -------------------------------------------------------------------------------
+
+    @classmethod
+    def start(cls, config: RunConfig, folder: Path) -> _Run:
+        device = resolve_device(config.training.device)
+        if config.training.precision != "fp32" and device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        splits = open_splits(config.data)
+        objective = DDPM(config.objective)
+        chosen = make_plan(config)
+        write_text(folder / "plan.json", chosen.to_json())
+        torch.manual_seed(stream_seed(config.seed, "initial"))
+        model = chosen.build().to(device)
+        ema = EMA(model, _ema_decay(config))
+        optimizer = make_optimizer(config, chosen, model)
+        chosen.guard(optimizer)
+        progress = load_checkpoint(folder, model=model, ema=ema.model, optimizer=optimizer)
+        bank = ValidationBank.draw(
+            splits.validation, objective, size=config.training.bank_size, seed=config.bank_seed
+        )
+        return cls(
+            config=config,
+            folder=folder,
+            device=device,
+            dataset=splits.train,
+            bank=bank.to(device),
+            objective=objective,
+            plan=chosen,
+            model=model,
+            forward=torch.compile(model) if config.training.compile else model,
+            ema=ema,
+            optimizer=optimizer,
+            base_lrs=[group["lr"] for group in optimizer.param_groups],
+            progress=progress,
+            records=RecordFile(folder / "records.jsonl", size=progress.records_size),
+            timings=RecordFile(folder / "timings.jsonl", size=progress.timings_size),
+            board=_tensorboard(folder) if config.training.tensorboard else None,
+            flops=step_flops(config.model, config.batch_size),
+        )
+
+    def close(self) -> None:
+        self.records.close()
+        self.timings.close()
+        if self.board is not None:
+            self.board.close()
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    def loop(self, on_progress: OnProgress, should_stop: Callable[[], bool] | None) -> int | None:
+        """Train to the end; returns the step whose loss was not finite, if any."""
+        training, clock = self.config.training, time.perf_counter()
+        for step in range(self.progress.step, self.config.steps):
+            done = step + 1
+            last = done == self.config.steps
+            measure = last or done % training.log_steps == 0
+            validate = not last and _due(done, training.validation_steps)
+            self._step(step, measure=measure)
+            stop = should_stop is not None and should_stop()
+            save = stop or (not last and _due(done, training.checkpoint_steps))
+            if measure or validate or save:
+                rows, bad = self._flush(done)
+                clock = self._time(done, len(rows), clock)
+                if bad is not None:
+                    return bad
+                on_progress(done, rows[-1].loss)
+            if validate:
+                self.records.write([self._validate(done, "raw")])
+            if save:
+                self._save(done)
+            if stop:
+                raise Interrupted(
+                    f"stopped after step {done} of {self.config.steps}; everything is saved in "
+                    f"{self.folder}. Repeat the same command to go on from there."
+                )
+        return None
+
+    def _step(self, step: int, *, measure: bool) -> None:
+        hps, pending = self.config.hps, self.pending
+        factor = lr_factor(
+            self.config.training.schedule,
+            step,
+            steps=self.config.steps,
+            warmup_steps=hps.warmup_steps,
+        )
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs):
+            group["lr"] = lr * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        values = self._backward(step)
+        if hps.clip:
+            norm = self.plan.clip_grad_norm_(self.model, hps.clip)
+        else:
+            norm = self.plan.grad_norm(self.model)
+        before = _copies(self.model) if measure else []
+        self.optimizer.step()
+        self.ema.update()
+        pending.values.append(torch.stack([norm.detach(), *values]))
+        pending.lrs.append(hps.lr * factor)
+        if measure:
+            pending.updates = _update_ratios(self.plan, self.model, before)
+
+    def _backward(self, step: int) -> list[Tensor]:
+        """Gradients of the step's mean loss; returns the mean loss and its terms."""
+        config, rng = self.config, generator(self.config.seed, "step", step)
+        indices = batch_indices(self.dataset.num_samples, config.batch_size, config.seed, step)
+        turned = flips(config.seed, step, config.batch_size) if self.dataset.flip else None
+        x0, labels = self.dataset.batch(indices, turned)
+        t = self.objective.draw_t(config.batch_size, rng)
+        noise = torch.randn(x0.shape, generator=rng)
+        labels = drop_labels(
+            labels, config.model.null_label, config.training.label_dropout, generator=rng
+        )
+        parts = config.training.accumulation
+        sums: list[Tensor] = []
+        for chunk in zip(*(tensor.to(self.device).chunk(parts) for tensor in (x0, t, noise, labels))):
+            terms = self._loss(*chunk)
+            (terms[0] / parts).backward()  # type: ignore[no-untyped-call]
+            means = [term.detach() / parts for term in terms]
+            sums = [a + b for a, b in zip(sums, means)] if sums else means
+        return sums
+
+    def _loss(self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor) -> list[Tensor]:
+        with self._autocast():
+            terms = self.objective.loss(
+                lambda x_t, at: self.forward(x_t, at, labels), x0, t, noise=noise
+            )
+        return [terms.total.mean(), *(value.mean() for value in terms.named().values())]
+
+    def _autocast(self) -> ContextManager[Any]:
+        if self.config.training.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    # --- what it writes --------------------------------------------------------------------------
+
+    def _flush(self, done: int) -> tuple[list[StepRecord], int | None]:
+        """Write the pending steps, the last of which is step `done`.
+
+        Returns:
+            The rows, and the step whose loss was not finite, if any; that one and those after it
+            are not written.
+        """
+        pending, self.pending = self.pending, _Pending()
+        names = ["denoising"] + (["variational_bound"] if self.objective.config.learn_sigma else [])
+        values = torch.stack(pending.values).tolist()
+        first = done - len(values) + 1
+        rows = [
+            StepRecord(
+                step=first + index,
+                loss=loss,
+                terms=dict(zip(names, terms)),
+                grad_norm=norm,
+                lr=pending.lrs[index],
+                update_ratio=pending.updates if first + index == done else {},
+            )
+            for index, (norm, loss, *terms) in enumerate(values)
+        ]
+        bad = next((row.step for row in rows if not math.isfinite(row.loss)), None)
+        self.records.write([row for row in rows if bad is None or row.step < bad])
+        return rows, bad
+
+    def _time(self, done: int, count: int, since: float) -> float:
+        now = time.perf_counter()
+        seconds = now - since
+        row = TimingRecord(
+            step=done,
+            seconds=seconds,
+            images_per_second=count * self.config.batch_size / seconds,
+            flops_per_second=count * self.flops / seconds,
+        )
+        self.timings.write([row])
+        if self.board is not None:
+            self.board.add_scalar("images_per_second", row.images_per_second, done)
+        return now
+
+    def _validate(self, step: int, weights: Literal["raw", "ema"]) -> ValidationRecord:
+        model = self.ema.model if weights == "ema" else self.model
+        with self._autocast():
+            terms = self.bank.losses(model, self.objective, batch_size=self.config.batch_size)
+        if self.board is not None:
+            self.board.add_scalar(f"validation/{weights}", terms["denoising"], step)
+        return ValidationRecord(
+            step=step, weights=weights, denoising=terms["denoising"], terms=terms
+        )
+
+    def _save(self, done: int) -> None:
+        now = time.perf_counter()
+        self.progress = Progress(
+            step=done,
+            records_size=self.records.sync(),
+            timings_size=self.timings.sync(),
+            seconds=self.progress.seconds + now - self.started,
+        )
+        self.started = now
+        save_checkpoint(
+            self.folder,
+            self.progress,
+            model=self.model,
+            ema=self.ema.model,
+            optimizer=self.optimizer,
+        )
+
+    def finish(self, diverged_step: int | None, *, key: str, role: RunRole) -> TrialRecord:
+        """Validate, keep the weights, and say how the run ended."""
+        score: float | None = None
+        if diverged_step is None:
+            rows: list[Record] = [self._validate(self.config.steps, w) for w in ("raw", "ema")]
+            self.records.write(rows)
+            score = rows[0].denoising  # type: ignore[union-attr]
+            if not math.isfinite(score):
+                diverged_step, score = self.config.steps, None
+        self.records.sync()
+        for name, model in (("model", self.model), ("ema", self.ema.model)):
+            write_whole(
+                self.folder / f"{name}.safetensors", lambda path, m=model: save_weights(m, path)
+            )
+        steps_run = diverged_step or self.config.steps
+        return TrialRecord(
+            key=key,
+            role=role,
+            parametrization=self.config.parametrization.parametrization,
+            width=self.config.model.width,
+            parameters=trainable_parameters(self.model),
+            batch_size=self.config.batch_size,
+            steps=self.config.steps,
+            seed=self.config.seed,
+            hps=self.config.hps.flat(),
+            status="complete" if diverged_step is None else "diverged",
+            diverged_step=diverged_step,
+            score=score,
+            train_flops=self.flops * steps_run,
+            seconds=self.progress.seconds + time.perf_counter() - self.started,
+        )
+
+
+def _due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def _ema_decay(config: RunConfig) -> float:
+    training = config.training
+    if training.ema_decay is not None:
+        return training.ema_decay
+    return decay_from_half_life(training.ema_half_life, config.steps)
+
+
+def _copies(model: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in model.parameters() if p.requires_grad]
+
+
+def _update_ratios(plan: Plan, model: nn.Module, before: list[Tensor]) -> dict[str, float]:
+    """By role: norm of the step's update over norm of the weights before it."""
+    roles = {name: plan[name].role for name, p in plan.match(model).items() if p.requires_grad}
+    sums: dict[str, list[float]] = {}
+    after = [p.detach() for p in model.parameters() if p.requires_grad]
+    for role, old, new in zip(roles.values(), before, after):
+        both = sums.setdefault(role, [0.0, 0.0])
+        both[0] += (new - old).double().square().sum().item()
+        both[1] += old.double().square().sum().item()
+    return {role: math.sqrt(u / w) for role, (u, w) in sorted(sums.items()) if w > 0}
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise EnvironmentFailure(
+            "training.tensorboard needs TensorBoard, which is not installed: "
+            "pip install 'mudit[track]'."
+        ) from None
+    return SummaryWriter(folder / "tensorboard")  # type: ignore[no-untyped-call]
+

@@ -1,0 +1,245 @@
+"""The config of a transfer study (Algorithm 4): what is searched, on what proxy, for what target."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from mudit.data import Splits
+from mudit.diffusion import DDPMConfig, GuidedChannels
+from mudit.errors import UsageError
+from mudit.models import DiTConfig, scale_to_width
+from mudit.parametrization import Parametrization
+from mudit.training import (
+    DataConfig,
+    Hyperparameters,
+    ParametrizationConfig,
+    RunConfig,
+    TrainingConfig,
+    stream_seed,
+)
+from mudit.tuning.space import Point, grid_points, parse_space, random_points
+
+Init: TypeAlias = Literal["dit", "dit_mup"]
+
+# Where a study lives and how many processes work on it do not change its results.
+_NOT_CLAIMED = ("folder", "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The DiT, apart from its width and from what the data decide.
+
+    Attributes:
+        depth: Number of blocks.
+        head_dim: Channels of a head; heads scale with width.
+        patch_size: Side of a patch, in pixels.
+        mlp_ratio: Hidden over outer width of the MLP.
+        init: `dit_mup` (the paper's code) or `dit` (the original); apart from the parametrization.
+    """
+
+    depth: int = 4
+    head_dim: int = 16
+    patch_size: int = 2
+    mlp_ratio: float = 4.0
+    init: Init = "dit_mup"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """The size of a training task.
+
+    Attributes:
+        width: Width of the model, a multiple of its head_dim.
+        batch_size: Images in a step.
+        steps: Optimizer steps.
+    """
+
+    width: int
+    batch_size: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Which base HPs to try on the proxy.
+
+    Attributes:
+        space: A range by HP, e.g. `{"lr": "log2(-10, -6)", "phi.output": "grid(0.5, 1, 2)"}`.
+        method: `grid` (all combinations) or `random` (`trials` draws).
+        trials: Draws of a random search.
+    """
+
+    space: dict[str, str] = field(default_factory=lambda: {"lr": "log2(-10, -6)"})
+    method: Literal["grid", "random"] = "grid"
+    trials: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How the trained target is sampled, with its averaged weights.
+
+    Attributes:
+        per_class: Samples of each class.
+        steps: Denoising steps.
+        method: `ddpm` (ancestral) or `ddim` (deterministic).
+        cfg_scale: Classifier-free guidance; 1: none.
+        cfg_channels: Which channels are guided: `all`, or DiT's `first_three`.
+    """
+
+    per_class: int = 20
+    steps: int = 50
+    method: Literal["ddpm", "ddim"] = "ddim"
+    cfg_scale: float = 2.0
+    cfg_channels: GuidedChannels = "all"
+
+    def __post_init__(self) -> None:
+        if self.per_class < 1 or self.steps < 1:
+            raise UsageError(
+                f"sampling.per_class is {self.per_class} and sampling.steps {self.steps}, "
+                "expected at least 1 each."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """A transfer study: search on the proxy, train the target with the best, sample, report.
+
+    Attributes:
+        folder: Where the study lives; the same command resumes it.
+        data: Which images.
+        model: The DiT, apart from its width.
+        objective: The diffusion objective.
+        parametrization: How base HPs become a run's own.
+        proxy: The small task that is searched.
+        target: The big task that the best base HPs are carried to.
+        search: Which base HPs to try.
+        hps: The base HPs that are not searched.
+        training: How to train.
+        sampling: How the target is sampled.
+        control: `sp` runs the same budget under the standard parametrization beside it.
+        control_init: The control's initialisation, if not the model's; the paper compares
+            (mup, dit_mup) with (sp, dit).
+        seed: Of everything that is drawn.
+        workers: Processes that train trials, one CPU thread each.
+        threads: CPU threads of the target's training.
+    """
+
+    folder: str = "runs/digits"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: DDPMConfig = field(default_factory=DDPMConfig)
+    parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
+    proxy: TaskConfig = field(
+        default_factory=lambda: TaskConfig(width=48, batch_size=64, steps=600)
+    )
+    target: TaskConfig = field(
+        default_factory=lambda: TaskConfig(width=192, batch_size=64, steps=1200)
+    )
+    search: SearchConfig = field(default_factory=SearchConfig)
+    hps: Hyperparameters = field(default_factory=Hyperparameters)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    control: Literal["none", "sp"] = "none"
+    control_init: Init | None = None
+    seed: int = 0
+    workers: int = 2
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UsageError(f"workers is {self.workers}, expected at least 1.")
+        if self.search.method == "random" and self.search.trials < 1:
+            raise UsageError(
+                "search.method is random, but search.trials is "
+                f"{self.search.trials}: say how many points to draw, e.g. --search.trials 20."
+            )
+        self.points()
+
+    def points(self) -> list[Point]:
+        """The base HPs to try, in order.
+
+        Raises:
+            UsageError: The space is empty or wrong.
+        """
+        space = parse_space(self.search.space)
+        if self.search.method == "grid":
+            return grid_points(space)
+        seed = stream_seed(self.seed, "search")
+        return random_points(space, count=self.search.trials, seed=seed)
+
+    def claim(self) -> str:
+        """The config as JSON, without what does not change results."""
+        fields = dataclasses.asdict(self)
+        for name in _NOT_CLAIMED:
+            del fields[name]
+        return json.dumps(fields, indent=1) + "\n"
+
+
+def resolved(config: StudyConfig, splits: Splits) -> StudyConfig:
+    """The config with the data's fingerprint in it."""
+    data = dataclasses.replace(config.data, fingerprint=splits.fingerprint)
+    return dataclasses.replace(config, data=data)
+
+
+def model_config(config: StudyConfig, splits: Splits, width: int) -> DiTConfig:
+    """The complete model at a width.
+
+    Raises:
+        UsageError: The width is no multiple of head_dim, or the image of the patch.
+    """
+    dataset, model = splits.train, config.model
+    sizes = DiTConfig(
+        depth=model.depth,
+        num_heads=4,
+        head_dim=model.head_dim,
+        patch_size=model.patch_size,
+        mlp_ratio=model.mlp_ratio,
+        input_size=dataset.size,
+        in_channels=dataset.channels,
+        num_classes=dataset.num_classes,
+        learn_sigma=config.objective.learn_sigma,
+        init=model.init,
+    )
+    return scale_to_width(sizes, width)
+
+
+def run_config(
+    config: StudyConfig,
+    splits: Splits,
+    task: TaskConfig,
+    *,
+    hps: Hyperparameters,
+    parametrization: Parametrization = "mup",
+    threads: int = 1,
+) -> RunConfig:
+    """The config of one training run of the study.
+
+    Args:
+        config: The study.
+        splits: Its data.
+        task: Proxy or target.
+        hps: The run's base HPs.
+        parametrization: `sp` for the control, which may have an initialisation of its own.
+        threads: CPU threads.
+    """
+    model = model_config(config, splits, task.width)
+    if parametrization == "sp" and config.control_init is not None:
+        model = dataclasses.replace(model, init=config.control_init)
+    return RunConfig(
+        model=model,
+        data=config.data,
+        objective=config.objective,
+        parametrization=dataclasses.replace(
+            config.parametrization, parametrization=parametrization
+        ),
+        hps=hps,
+        training=config.training,
+        batch_size=task.batch_size,
+        steps=task.steps,
+        seed=config.seed,
+        bank_seed=config.seed,
+        threads=threads,
+    )

@@ -1,0 +1,195 @@
+"""Search on the proxy: every point trained once, kept in an Optuna study, the best one found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mudit.data import Splits
+from mudit.errors import MuditError
+from mudit.parametrization import Parametrization
+from mudit.records import TrialRecord
+from mudit.tuning.config import StudyConfig, run_config
+from mudit.tuning.pool import Job, OnTick, run_jobs
+from mudit.tuning.space import Point, parse_space, point_key
+
+if TYPE_CHECKING:
+    import optuna
+
+_STORAGE = "optuna.db"
+
+
+class NoBestPoint(MuditError):
+    """Every trial diverged: the search is inconclusive."""
+
+    exit_code = 4
+
+
+def search(
+    config: StudyConfig,
+    splits: Splits,
+    *,
+    parametrization: Parametrization,
+    on_tick: OnTick,
+    should_stop: Callable[[], bool],
+) -> tuple[TrialRecord, ...]:
+    """Train every point of the space on the proxy, or what is left of them.
+
+    The Optuna study `search-mup` or `search-sp` lives in the study's folder; a finished trial is never
+    run again, an interrupted one goes on from its checkpoint.
+
+    Args:
+        config: The study; its data are resolved.
+        splits: Its data.
+        parametrization: `mup`, or `sp` for the control's search.
+        on_tick: Told of progress.
+        should_stop: Asked now and then.
+
+    Returns:
+        How each trial ended, in the order of the points.
+
+    Raises:
+        Interrupted: `should_stop` said so.
+    """
+    jobs = trial_jobs(config, splits, parametrization)
+    study = open_study(Path(config.folder), parametrization)
+    _enqueue(study, config.points(), [job.key for job in jobs])
+    by_key = {job.key: job for job in jobs}
+    asked: dict[str, int] = {}
+    done: dict[str, TrialRecord] = {}
+    for record in run_jobs(
+        _waiting(study, config, by_key, asked),
+        workers=config.workers,
+        on_tick=on_tick,
+        should_stop=should_stop,
+    ):
+        study.tell(asked[record.key], _value(record))
+        done[record.key] = record
+    from mudit.training import read_trial
+
+    return tuple(
+        done.get(job.key) or read_trial(job.folder / "trial.json") for job in by_key.values()
+    )
+
+
+def trial_jobs(
+    config: StudyConfig, splits: Splits, parametrization: Parametrization
+) -> list[Job]:
+    """The search's training runs, one for each distinct point, in order."""
+    jobs: dict[str, Job] = {}
+    for point in config.points():
+        key = f"{parametrization}_{point_key(point)}"
+        jobs[key] = Job(
+            key=key,
+            role="proxy",
+            config=run_config(
+                config,
+                splits,
+                config.proxy,
+                hps=config.hps.updated(point),
+                parametrization=parametrization,
+            ),
+            folder=Path(config.folder) / key,
+        )
+    return list(jobs.values())
+
+
+def best_trial(trials: tuple[TrialRecord, ...]) -> TrialRecord:
+    """The trial with the lowest denoising loss on the bank; the first of equals.
+
+    Raises:
+        NoBestPoint: All diverged.
+    """
+    finished = [trial for trial in trials if trial.score is not None]
+    if not finished:
+        raise NoBestPoint(
+            f"all {len(trials)} trials diverged, so there is no best point to carry to the target. "
+            "Widen the search space towards smaller learning rates, e.g. --search.space.lr "
+            "'log2(-14, -8)', or clip gradients (--hps.clip 1)."
+        )
+    return min(finished, key=lambda trial: trial.score or 0.0)
+
+
+def open_study(folder: Path, parametrization: Parametrization) -> optuna.Study:
+    """The Optuna study of a search, in SQLite in the study's folder."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        storage=f"sqlite:///{(folder / _STORAGE).resolve()}",
+        study_name=f"search-{parametrization}",
+        direction="minimize",
+        load_if_exists=True,
+    )
+
+
+def importance(config: StudyConfig, trials: tuple[TrialRecord, ...]) -> dict[str, float] | None:
+    """Share of the score's variance that each searched HP explains (fANOVA), summing to 1.
+
+    [muDiT] §5.2.2 ranks HPs so by eye. None with fewer than two HPs or four finished trials, or if
+    all scores are equal.
+    """
+    import optuna
+
+    space = {name: _distribution(config, name) for name in config.search.space}
+    finished = [trial for trial in trials if trial.score is not None]
+    if len(space) < 2 or len(finished) < 4 or len({trial.score for trial in finished}) < 2:
+        return None
+    study = optuna.create_study(direction="minimize")
+    for trial in finished:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={name: trial.hps[name] for name in space},
+                distributions=space,
+                value=trial.score,
+            )
+        )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: float(value) for name, value in found.items()}
+
+
+def _distribution(config: StudyConfig, name: str) -> optuna.distributions.FloatDistribution:
+    import optuna
+
+    low, high, log = parse_space(config.search.space)[name].bounds
+    return optuna.distributions.FloatDistribution(low, high, log=log)
+
+
+def _enqueue(study: optuna.Study, points: list[Point], keys: list[str]) -> None:
+    """Make sure that each point is finished or waiting, once.
+
+    The study's folder is locked, so a trial that is marked as running is one whose process died.
+    """
+    from optuna.trial import TrialState
+
+    known = set()
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.FAIL)
+        elif trial.state in (TrialState.COMPLETE, TrialState.WAITING):
+            known.add(trial.user_attrs["key"])
+    for key, point in zip(keys, {point_key(point): point for point in points}.values()):
+        if key not in known:
+            study.enqueue_trial(point, user_attrs={"key": key})
+
+
+def _waiting(
+    study: optuna.Study, config: StudyConfig, jobs: dict[str, Job], asked: dict[str, int]
+) -> Iterator[Job]:
+    """The jobs that are left, each marked as running when it is taken."""
+    from optuna.trial import TrialState
+
+    space = {name: _distribution(config, name) for name in config.search.space}
+    for _ in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        trial = study.ask(space)
+        key = trial.user_attrs["key"]
+        asked[key] = trial.number
+        yield jobs[key]
+
+
+def _value(record: TrialRecord) -> float:
+    """What Optuna is told: a diverged trial is infinitely bad, not failed."""
+    return math.inf if record.score is None else record.score
