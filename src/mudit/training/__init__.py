@@ -1,5 +1,6 @@
 """One training run: config, trainer, checkpoints, validation bank."""
 
+from mudit.training.checkpoint import load_weights, save_weights
 from mudit.training.config import (
     DataConfig,
     ParametrizationConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "check_value",
     "claim_folder",
     "generator",
+    "load_weights",
     "lr_factor",
     "make_plan",
     "open_splits",
@@ -35,6 +37,7 @@ __all__ = [
     "read_config",
     "read_trial",
     "resolve_device",
+    "save_weights",
     "step_flops",
     "stream_seed",
     "train",

@@ -83,6 +83,7 @@ class SamplingConfig:
 
     Attributes:
         per_class: Samples of each class.
+        classes: At most so many classes are sampled, the first ones.
         steps: Denoising steps.
         method: `ddpm` (ancestral) or `ddim` (deterministic).
         cfg_scale: Classifier-free guidance; 1: none.
@@ -90,6 +91,7 @@ class SamplingConfig:
     """
 
     per_class: int = 20
+    classes: int = 10
     steps: int = 50
     method: Literal["ddpm", "ddim"] = "ddim"
     cfg_scale: float = 2.0

@@ -11,6 +11,7 @@ from mudit.data import Splits
 from mudit.errors import MuditError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
+from mudit.training import read_trial
 from mudit.tuning.config import StudyConfig, run_config
 from mudit.tuning.pool import Job, OnTick, run_jobs
 from mudit.tuning.space import Point, parse_space, point_key
@@ -33,6 +34,7 @@ def search(
     *,
     parametrization: Parametrization,
     on_tick: OnTick,
+    on_end: Callable[[TrialRecord], None],
     should_stop: Callable[[], bool],
 ) -> tuple[TrialRecord, ...]:
     """Train every point of the space on the proxy, or what is left of them.
@@ -45,6 +47,7 @@ def search(
         splits: Its data.
         parametrization: `mup`, or `sp` for the control's search.
         on_tick: Told of progress.
+        on_end: Told how each trial ended.
         should_stop: Asked now and then.
 
     Returns:
@@ -67,8 +70,7 @@ def search(
     ):
         study.tell(asked[record.key], _value(record))
         done[record.key] = record
-    from mudit.training import read_trial
-
+        on_end(record)
     return tuple(
         done.get(job.key) or read_trial(job.folder / "trial.json") for job in by_key.values()
     )

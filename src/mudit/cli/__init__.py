@@ -1,0 +1,59 @@
+"""The command line: parse, one library call, print. A verb's module is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from mudit import __version__
+from mudit.errors import MuditError
+
+VERBS = {
+    "transfer": "tune base HPs on a small proxy, train the big target with the best (Algorithm 4)",
+    "train": "train the target task with given base HPs",
+    "sample": "draw images from a trained run",
+    "plan": "print what μP does to each parameter of a model",
+    "cost": "what a study would cost, before it is run",
+    "report": "write the report of a finished study again",
+}
+
+_HELP = f"""\
+usage: mudit VERB [--config FILE.yaml] [--a.b VALUE ...]
+
+mudit {__version__}: tune diffusion Transformers small, train them big.
+
+verbs:
+{chr(10).join(f"  {verb:<10} {text}" for verb, text in VERBS.items())}
+
+`mudit VERB --help` lists a verb's options. With no options, `mudit transfer` runs the whole of
+Algorithm 4 on scikit-learn's digits, in about five minutes on two CPU cores.
+
+exit codes: 0 pass or done, 1 fail, 2 usage, 3 data or environment, 4 inconclusive,
+130 interrupted (all is saved; the same command resumes)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"mudit {__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"mudit: there is no verb {verb!r}; there are: {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    try:
+        module = importlib.import_module(f"mudit.cli.{verb}")
+        code: int = module.run(rest)
+    except MuditError as error:
+        print(f"mudit {verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"mudit {verb}: interrupted; repeat the command to go on.", file=sys.stderr)
+        return 130
+    return code

@@ -1,0 +1,74 @@
+"""Typed options from dataclasses: YAML, then dotted overrides; an unknown key is an error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from mudit.errors import UsageError
+from mudit.tuning import StudyConfig
+
+T = TypeVar("T")
+
+
+def study_parser(verb: str, description: str) -> ArgumentParser:
+    """A parser of all of a study's options, `--config` and dotted overrides."""
+    parser = make_parser(verb, description)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(StudyConfig, None)
+    return parser
+
+
+def make_parser(verb: str, description: str) -> ArgumentParser:
+    """A parser that raises instead of exiting."""
+    return ArgumentParser(prog=f"mudit {verb}", description=description, exit_on_error=False)
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+    """The options, with config dataclasses made.
+
+    Raises:
+        UsageError: An option is unknown or has a wrong value; the message names it.
+    """
+    try:
+        namespace: Namespace = parser.instantiate(parser.parse_args(list(argv)))
+        return namespace
+    except ArgumentError as error:
+        raise UsageError(_explained(parser, str(error))) from None
+
+
+def study_config(namespace: Namespace, *, skip: Sequence[str] = ()) -> StudyConfig:
+    """The study's config from parsed options; `skip`: options of the verb's own."""
+    values: dict[str, Any] = dict(namespace.items())
+    return StudyConfig(
+        **{key: value for key, value in values.items() if key not in ("config", *skip)}
+    )
+
+
+def output_path(text: str) -> Path:
+    """A path to write to.
+
+    Raises:
+        UsageError: Its folder does not exist.
+    """
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} of {path} does not exist; make it first.")
+    return path
+
+
+def _explained(parser: ArgumentParser, message: str) -> str:
+    """jsonargparse's message, with the nearest option where one is unknown."""
+    text = " ".join(message.split())
+    known = [name for action in parser._actions for name in action.option_strings]
+    words = [word.strip("'\"").split("=")[0] for word in text.split()]
+    for word in words:
+        option = word if word.startswith("--") else f"--{word}"
+        if option not in known and (near := difflib.get_close_matches(option, known, n=1)):
+            if "unrecognized" in text or "not accept" in text or "Unknown" in text:
+                return f"{text}. Did you mean {near[0]}? `{parser.prog} --help` lists all options."
+    return f"{text} (`{parser.prog} --help` lists all options)"

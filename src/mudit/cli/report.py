@@ -1,0 +1,27 @@
+"""`mudit report`: a finished study's page, made again from its records."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from mudit.cli.parsing import make_parser, parse
+from mudit.cli.texts import transfer_line
+from mudit.training import open_splits
+from mudit.tuning import read_branch, read_study, write_study_report
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit code."""
+    parser = make_parser("report", "Write the report of a finished study again, from its records.")
+    parser.add_argument("folder", type=str, help="the study's folder")
+    config = read_study(Path(parse(parser, argv).folder))
+    splits = open_splits(config.data)
+    control = read_branch(config, splits, "sp") if config.control == "sp" else None
+    command = shlex.join(["mudit", "report", *argv])
+    result = write_study_report(
+        config, splits, read_branch(config, splits, "mup"), control, command=command
+    )
+    print(transfer_line(result))
+    return 0

@@ -1,0 +1,42 @@
+"""What the verbs print."""
+
+from __future__ import annotations
+
+from mudit.tuning import Preview, TransferResult
+
+
+def cost_text(preview: Preview) -> str:
+    """The cost of a study, before it is run."""
+    measured = preview.search_flops / preview.target_flops
+    return (
+        f"{preview.trials} trials on the proxy, {preview.search_flops:.3g} FLOPs in all; one target "
+        f"training, {preview.target_flops:.3g} FLOPs.\n"
+        f"The search costs {100 * preview.cost_ratio:.1f} % of one target training by Eq. (1), "
+        f"{100 * measured:.1f} % by counted FLOPs."
+    )
+
+
+def preview_text(preview: Preview) -> str:
+    """Config, plan and cost."""
+    return (
+        f"config:\n{preview.config.claim()}\ntarget's {preview.plan.to_markdown()}\n"
+        f"{cost_text(preview)}"
+    )
+
+
+def transfer_line(result: TransferResult) -> str:
+    """A finished study in a line or two."""
+    best = ", ".join(f"{name} = {result.main.best.hps[name]:.4g}" for name in result.config.search.space)
+    target = result.main.target
+    if target.score is None:
+        outcome = f"the target diverged at step {target.diverged_step}"
+    else:
+        outcome = f"target loss {target.score:.5f}"
+        if result.agreement is not None:
+            outcome += f", {100 * result.agreement:.0f} % of samples have the class asked for"
+    if result.control is not None and result.control.target.score is not None:
+        outcome += f" (sp control: loss {result.control.target.score:.5f})"
+    return (
+        f"{best} → {outcome}; search cost {100 * result.cost_ratio:.1f} % of the target's.\n"
+        f"{result.report}"
+    )

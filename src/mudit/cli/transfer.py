@@ -1,0 +1,36 @@
+"""`mudit transfer`: the main job."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from mudit.cli.parsing import parse, study_config, study_parser
+from mudit.cli.progress import Terminal
+from mudit.cli.texts import preview_text, transfer_line
+from mudit.tuning import preview, transfer
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit code."""
+    parser = study_parser(
+        "transfer",
+        "Tune base HPs on a small proxy, train the big target with the best, sample it, and write a "
+        "report (Algorithm 4). With no options: scikit-learn's digits, five learning rates. The "
+        "same command again resumes.",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print config, plan and cost, and stop",
+    )
+    options = parse(parser, argv)
+    config = study_config(options, skip=("dry_run",))
+    if options.dry_run:
+        print(preview_text(preview(config)))
+        return 0
+    command = shlex.join(["mudit", "transfer", *argv])
+    with Terminal() as terminal:
+        result = transfer(config, command=command, listener=terminal)
+    print(transfer_line(result))
+    return 0 if result.main.target.status == "complete" else 1

@@ -1,0 +1,6 @@
+"""Images from trained models, and what they are worth."""
+
+from mudit.evaluation.classes import Classifier, fit_classifier
+from mudit.evaluation.generate import as_images, generate
+
+__all__ = ["Classifier", "as_images", "fit_classifier", "generate"]

@@ -1,0 +1,32 @@
+"""Search on a proxy and transfer to a target (Algorithm 4)."""
+
+from mudit.tuning.config import (
+    ModelConfig,
+    SamplingConfig,
+    SearchConfig,
+    StudyConfig,
+    TaskConfig,
+)
+from mudit.tuning.search import NoBestPoint
+from mudit.tuning.study import Branch, TransferResult, read_branch, read_study
+from mudit.tuning.summary import write_study_report
+from mudit.tuning.transfer import Listener, Preview, preview, train_target, transfer
+
+__all__ = [
+    "Branch",
+    "Listener",
+    "ModelConfig",
+    "NoBestPoint",
+    "Preview",
+    "SamplingConfig",
+    "SearchConfig",
+    "StudyConfig",
+    "TaskConfig",
+    "TransferResult",
+    "preview",
+    "read_branch",
+    "read_study",
+    "train_target",
+    "transfer",
+    "write_study_report",
+]

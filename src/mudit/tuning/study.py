@@ -1,0 +1,99 @@
+"""What a study holds and comes to, and how to read it back from its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from mudit.data import Splits
+from mudit.errors import DataError
+from mudit.parametrization import Parametrization
+from mudit.records import TrialRecord
+from mudit.training import read_config, read_trial
+from mudit.tuning.config import StudyConfig
+from mudit.tuning.search import best_trial, trial_jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """One parametrization's half of a study.
+
+    Attributes:
+        parametrization: `mup`, or the control's `sp`.
+        trials: Its search; the control's may be the main one's, where both are the same.
+        best: The chosen trial.
+        target: The target's training with its base HPs.
+    """
+
+    parametrization: Parametrization
+    trials: tuple[TrialRecord, ...]
+    best: TrialRecord
+    target: TrialRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferResult:
+    """What a transfer study came to.
+
+    Attributes:
+        config: The study.
+        main: Search and target under μP.
+        control: The same under sp, if asked for.
+        report: The report's path.
+        agreement: Share of the target's samples that a classifier of real images gives the class
+            that was asked for; None if the target diverged.
+        cost_ratio: The search over one target training, Eq. (1).
+        measured_ratio: The same by measured FLOPs.
+    """
+
+    config: StudyConfig
+    main: Branch
+    control: Branch | None
+    report: Path
+    agreement: float | None
+    cost_ratio: float
+    measured_ratio: float
+
+
+def shares_search(config: StudyConfig) -> bool:
+    """Whether the control's search is the main one: at base width sp and mup are the same."""
+    same_width = config.proxy.width == config.parametrization.base_width
+    return same_width and config.control_init in (None, config.model.init)
+
+
+def read_branch(
+    config: StudyConfig, splits: Splits, parametrization: Parametrization
+) -> Branch:
+    """A finished branch of a study, from its folder.
+
+    Raises:
+        DataError: It has not been finished.
+    """
+    folder = Path(config.folder)
+    shared = parametrization == "sp" and shares_search(config)
+    jobs = trial_jobs(config, splits, "mup" if shared else parametrization)
+    paths = [job.folder / "trial.json" for job in jobs]
+    target = folder / f"target_{parametrization}" / "trial.json"
+    for path in (*paths, target):
+        if not path.exists():
+            raise DataError(f"{path} is missing: the study is not finished. Run it again first.")
+    trials = tuple(read_trial(path) for path in paths)
+    return Branch(
+        parametrization=parametrization,
+        trials=trials,
+        best=best_trial(trials),
+        target=read_trial(target),
+    )
+
+
+def read_study(folder: Path) -> StudyConfig:
+    """The config of the study in a folder.
+
+    Raises:
+        DataError: There is none.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise DataError(f"{folder} holds no study: there is no config.json in it.")
+    return dataclasses.replace(read_config(StudyConfig, path), folder=str(folder))

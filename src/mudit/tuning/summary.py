@@ -1,0 +1,274 @@
+"""A study's records turned into the report's contents."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mudit.analysis import StepsToMatch, smooth, steps_to_match
+from mudit.data import ImageDataset, Splits
+from mudit.evaluation import as_images, fit_classifier
+from mudit.parametrization import Plan, PlanRow, load_plan
+from mudit.records import StepRecord, TrialRecord, ValidationRecord, read_records
+from mudit.report import (
+    Agreement,
+    Control,
+    DataFacts,
+    PlanRowFacts,
+    SampleGrid,
+    SizeFacts,
+    StudyContents,
+    TrialCurve,
+    cost_facts,
+    write_report,
+)
+from mudit.tuning.config import StudyConfig, TaskConfig
+from mudit.tuning.search import importance
+from mudit.tuning.study import Branch, TransferResult, shares_search
+
+_COLUMNS = 10  # images of a class in a grid
+
+
+def write_study_report(
+    config: StudyConfig, splits: Splits, main: Branch, control: Branch | None, *, command: str
+) -> TransferResult:
+    """Write `report.html` from what the study's folder holds.
+
+    Args:
+        config: The study.
+        splits: Its data.
+        main: Its μP branch.
+        control: Its control, if any.
+        command: The command that made it.
+    """
+    folder = Path(config.folder)
+    contents = study_contents(config, splits, main, control, command=command)
+    agreement = contents.agreement
+    return TransferResult(
+        config=config,
+        main=main,
+        control=control,
+        report=write_report(contents, folder),
+        agreement=None if agreement is None else agreement.target_agreement,
+        cost_ratio=contents.cost.eq1_ratio,
+        measured_ratio=contents.cost.measured_ratio,
+    )
+
+
+def study_contents(
+    config: StudyConfig, splits: Splits, main: Branch, control: Branch | None, *, command: str
+) -> StudyContents:
+    """Everything that the report says."""
+    folder = Path(config.folder)
+    grids = _sample_grids(config, splits, control is not None)
+    own_control_runs = None
+    if control is not None:
+        own_trials = () if shares_search(config) else control.trials
+        own_control_runs = [*own_trials, control.target]
+    return StudyContents(
+        title=f"μTransfer on {splits.train.name}: width {config.proxy.width} → "
+        f"{config.target.width}",
+        command=command,
+        study_folder=config.folder,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=_versions(),
+        seed=config.seed,
+        data=_data_facts(splits),
+        model=f"DiT, depth {config.model.depth}, init {config.model.init}",
+        optimizer=config.parametrization.optimizer,
+        base_width=config.parametrization.base_width,
+        proxy=_size(config.proxy, main.trials[0]),
+        target=_size(config.target, main.target),
+        trials=tuple(_curve(folder, trial) for trial in main.trials),
+        best_key=main.best.key,
+        target_run=_curve(folder, main.target),
+        cost=cost_facts(main.trials, main.target, control=own_control_runs),
+        plan_rows=tuple(map(_plan_row, _target_plan(folder).rows)),
+        control=None if control is None else _control(config, folder, control),
+        samples=grids,
+        real_images=_real_images(config, splits.validation),
+        agreement=_agreement(config, splits, control is not None),
+        importance=importance(config, main.trials),
+        match=None if control is None else _match(folder, main.target, control.target),
+        config=config.claim(),
+        machine=_machine(),
+        notes=_notes(config, main, control),
+    )
+
+
+def _size(task: TaskConfig, record: TrialRecord) -> SizeFacts:
+    return SizeFacts(
+        width=task.width,
+        parameters=record.parameters,
+        batch_size=task.batch_size,
+        steps=task.steps,
+    )
+
+
+def _data_facts(splits: Splits) -> DataFacts:
+    train = splits.train
+    return DataFacts(
+        name=train.name,
+        classes=tuple(train.class_names),
+        counts={"training": train.num_samples, "held out": splits.validation.num_samples},
+        image_shape=(train.size, train.size, train.channels),
+    )
+
+
+def _curve(folder: Path, record: TrialRecord) -> TrialCurve:
+    rows = list(read_records(folder / record.key / "records.jsonl"))
+    return TrialCurve(
+        record=record,
+        steps=tuple(row for row in rows if isinstance(row, StepRecord)),
+        validations=tuple(row for row in rows if isinstance(row, ValidationRecord)),
+    )
+
+
+def _control(config: StudyConfig, folder: Path, control: Branch) -> Control:
+    shared = shares_search(config)
+    return Control(
+        trials=() if shared else tuple(_curve(folder, trial) for trial in control.trials),
+        best_key=control.best.key,
+        target_run=_curve(folder, control.target),
+    )
+
+
+def _target_plan(folder: Path) -> Plan:
+    return load_plan(folder / "target_mup" / "plan.json")
+
+
+def _plan_row(row: PlanRow) -> PlanRowFacts:
+    return PlanRowFacts(
+        name=row.name,
+        role=row.role,
+        kind=row.kind,
+        shape=row.shape,
+        base_shape=row.base_shape,
+        r=row.r,
+        init_rms=row.init_rms,
+        lr_multiplier=row.lr,
+        weight_decay_multiplier=row.weight_decay,
+        eps_multiplier=row.eps,
+        clip_multiplier=row.clip,
+        reason=row.reason,
+        trainable=row.trainable,
+    )
+
+
+def _samples(config: StudyConfig, parametrization: str) -> tuple[np.ndarray, np.ndarray] | None:
+    path = Path(config.folder) / "samples" / f"target_{parametrization}.npz"
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["arr_0"], arrays["labels"]
+
+
+def _sample_grids(
+    config: StudyConfig, splits: Splits, has_control: bool
+) -> tuple[SampleGrid, ...]:
+    grids = []
+    for parametrization, name in (("mup", "μP"), ("sp", "sp"))[: 1 + has_control]:
+        if (found := _samples(config, parametrization)) is not None:
+            title = f"{name} target, width {config.target.width}"
+            grids.append(_grid(title, *found, splits.train.class_names))
+    return tuple(grids)
+
+
+def _real_images(config: StudyConfig, dataset: ImageDataset) -> SampleGrid:
+    """Held-out images in the order of the samples."""
+    _, labels = dataset.batch(np.arange(min(dataset.num_samples, 5000)))
+    classes = range(min(dataset.num_classes, config.sampling.classes))
+    chosen = [np.flatnonzero(labels.numpy() == c)[:_COLUMNS] for c in classes]
+    images, labels = dataset.batch(np.concatenate(chosen).astype(np.int64))
+    return _grid("held-out real images", as_images(images), labels.numpy(), dataset.class_names)
+
+
+def _grid(
+    title: str, images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]
+) -> SampleGrid:
+    """At most ten images of each class, a class in a row, where all classes have as many."""
+    rows = [np.flatnonzero(labels == c)[:_COLUMNS] for c in np.unique(labels)]
+    columns = min(len(row) for row in rows)
+    index = np.concatenate([row[:columns] for row in rows])
+    return SampleGrid(
+        title=title,
+        images=images[index],
+        labels=tuple(names[label] for label in labels[index]),
+        columns=columns,
+    )
+
+
+def _agreement(config: StudyConfig, splits: Splits, has_control: bool) -> Agreement | None:
+    found = _samples(config, "mup")
+    if found is None:
+        return None
+    classifier = fit_classifier(splits.train, splits.validation)
+    images, labels = found
+    other = _samples(config, "sp") if has_control else None
+    names = splits.train.class_names
+    per_class = classifier.agreement_by_class(images, labels)
+    return Agreement(
+        held_out_accuracy=classifier.held_out_accuracy,
+        target_agreement=classifier.agreement(images, labels),
+        images=len(labels),
+        control_agreement=None if other is None else classifier.agreement(*other),
+        per_class={names[label]: share for label, share in per_class.items()},
+        control_per_class={}
+        if other is None
+        else {names[k]: v for k, v in classifier.agreement_by_class(*other).items()},
+        classifier=classifier.description,
+    )
+
+
+def _match(folder: Path, target: TrialRecord, control: TrialRecord) -> StepsToMatch | None:
+    """When the target's smoothed training loss reached the control's last."""
+    curves = [
+        [row for row in _curve(folder, record).steps if np.isfinite(row.loss)]
+        for record in (control, target)
+    ]
+    if not all(curves) or control.status == "diverged":
+        return None
+    steps = [[row.step for row in rows] for rows in curves]
+    losses = [
+        smooth([row.terms["denoising"] for row in rows], max(1, len(rows) // 20))
+        for rows in curves
+    ]
+    window = max(1, len(losses[0]) // 20)
+    # The last points are single steps; the mean over the last twentieth stands for the end.
+    losses[0][-1] = float(np.mean([row.terms["denoising"] for row in curves[0][-window:]]))
+    return steps_to_match(steps[0], losses[0], steps[1], other_loss=losses[1])
+
+
+def _notes(config: StudyConfig, main: Branch, control: Branch | None) -> tuple[str, ...]:
+    notes = []
+    if main.target.status == "diverged":
+        notes.append(f"The target diverged at step {main.target.diverged_step}.")
+    if control is not None and shares_search(config):
+        notes.append(
+            "The proxy has the base width, where sp and μP are the same model bit for bit, so one "
+            "search serves both."
+        )
+    return tuple(notes)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("mudit", "torch", "numpy", "optuna", "scikit-learn")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _machine() -> str:
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {sys.platform}{gpu}"

@@ -1,0 +1,291 @@
+"""μTransfer, Algorithm 4 of the paper: tune base HPs on a proxy, train the target with the best.
+
+A study is one folder:
+
+    config.json            what defines it
+    optuna.db              the searches, `search-mup` and `search-sp`
+    mup_lr=2^-8_3fa2b1/    a trial (training.trainer says what is in it)
+    target_mup/            the target's training; `target_sp/` the control's
+    samples/               what the trained models drew, `.npz` with `arr_0` and `labels`
+    report.html, figures/  the report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from mudit.analysis import Workload, grouped_cost_ratio
+from mudit.data import Splits
+from mudit.diffusion import DDPM
+from mudit.errors import UsageError
+from mudit.evaluation import as_images, generate
+from mudit.models import DiT
+from mudit.parametrization import Parametrization, Plan
+from mudit.records import TrialRecord
+from mudit.training import (
+    Hyperparameters,
+    claim_folder,
+    generator,
+    load_weights,
+    make_plan,
+    open_splits,
+    read_config,
+    step_flops,
+    train,
+    write_whole,
+)
+from mudit.training.config import RunConfig
+from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
+from mudit.tuning.pool import Job, exclusive, run_jobs, stop_on_interrupt
+from mudit.tuning.search import best_trial, search, trial_jobs
+from mudit.tuning.study import Branch, TransferResult, shares_search
+from mudit.tuning.summary import write_study_report
+
+
+class Listener(Protocol):
+    """Who is told how a study gets on."""
+
+    def stage(self, text: str) -> None:
+        """A new stage begins."""
+
+    def tick(self, key: str, step: int, steps: int, loss: float) -> None:
+        """A run has taken `step` of its `steps` steps."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """A run has ended."""
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def stage(self, text: str) -> None:
+        """Nothing."""
+
+    def tick(self, key: str, step: int, steps: int, loss: float) -> None:
+        """Nothing."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a study would do.
+
+    Attributes:
+        config: The complete config.
+        plan: The target's plan.
+        trials: Trials of the search.
+        search_flops: FLOPs of the search.
+        target_flops: FLOPs of the target's training.
+        cost_ratio: The search over one target training, Eq. (1).
+    """
+
+    config: StudyConfig
+    plan: Plan
+    trials: int
+    search_flops: float
+    target_flops: float
+    cost_ratio: float
+
+
+def preview(config: StudyConfig) -> Preview:
+    """The config, plan and cost of a study, without running it.
+
+    Raises:
+        MuditError: As `transfer`, for what can be seen beforehand.
+    """
+    splits = open_splits(config.data)
+    config = resolved(config, splits)
+    jobs = trial_jobs(config, splits, "mup")
+    target = target_run_config(config, splits, config.hps, "mup")
+    plan = make_plan(target)
+    proxy = make_plan(jobs[0].config)
+
+    def workload(task: TaskConfig, plan: Plan, trials: int = 1) -> Workload:
+        sizes = [int(np.prod(row.shape)) for row in plan.rows if row.trainable]
+        return Workload(
+            parameters=sum(sizes), batch_size=task.batch_size, steps=task.steps, trials=trials
+        )
+
+    return Preview(
+        config=config,
+        plan=plan,
+        trials=len(jobs),
+        search_flops=sum(step_flops(j.config.model, j.config.batch_size) for j in jobs)
+        * config.proxy.steps,
+        target_flops=step_flops(target.model, target.batch_size) * target.steps,
+        cost_ratio=grouped_cost_ratio(
+            [workload(config.proxy, proxy, len(jobs))], workload(config.target, plan)
+        ),
+    )
+
+
+def transfer(
+    config: StudyConfig, *, command: str = "mudit.transfer(config)", listener: Listener | None = None
+) -> TransferResult:
+    """Run a transfer study, or what is left of it.
+
+    Args:
+        config: The study.
+        command: What the report names as its origin.
+        listener: Told of progress.
+
+    Raises:
+        ConfigMismatchError: The folder holds a study of another config.
+        DataError: The data are missing or damaged.
+        EnvironmentFailure: The disk is full, say.
+        Interrupted: Ctrl-C; the same command resumes.
+        NoBestPoint: Every trial diverged.
+    """
+    listener = listener or Silent()
+    folder = Path(config.folder)
+    splits = open_splits(config.data)
+    config = resolved(config, splits)
+    target_run_config(config, splits, config.hps, "mup")  # refuse a bad target before the search
+    trial_jobs(config, splits, "mup")
+    _refuse_foreign(folder)
+    with exclusive(folder), stop_on_interrupt() as should_stop:
+        claim_folder(folder, config.claim())
+        main = _branch(config, splits, "mup", None, listener, should_stop)
+        control = None
+        if config.control == "sp":
+            control = _branch(config, splits, "sp", main.trials, listener, should_stop)
+        listener.stage("sampling the target")
+        for branch in (main, control):
+            if branch is not None and branch.target.status == "complete":
+                draw_samples(config, splits, branch.parametrization)
+        listener.stage("writing the report")
+        return write_study_report(config, splits, main, control, command=command)
+
+
+def train_target(config: StudyConfig, *, listener: Listener | None = None) -> TrialRecord:
+    """Train the target task with the config's own base HPs, without a search.
+
+    Raises:
+        MuditError: As `transfer`.
+    """
+    listener = listener or Silent()
+    folder = Path(config.folder)
+    splits = open_splits(config.data)
+    config = resolved(config, splits)
+    run = target_run_config(config, splits, config.hps, config.parametrization.parametrization)
+    with exclusive(folder), stop_on_interrupt() as should_stop:
+        listener.stage(f"training width {run.model.width}")
+        record = train(
+            run,
+            folder,
+            key=folder.name,
+            role="target",
+            on_progress=lambda step, loss: listener.tick(folder.name, step, run.steps, loss),
+            should_stop=should_stop,
+        )
+    listener.ended(record)
+    return record
+
+
+def target_run_config(
+    config: StudyConfig, splits: Splits, hps: Hyperparameters, parametrization: Parametrization
+) -> RunConfig:
+    """The config of the target's training."""
+    return run_config(
+        config,
+        splits,
+        config.target,
+        hps=hps,
+        parametrization=parametrization,
+        threads=config.threads,
+    )
+
+
+def draw_samples(config: StudyConfig, splits: Splits, parametrization: Parametrization) -> None:
+    """Sample the trained target's averaged weights into `samples/`, once."""
+    folder = Path(config.folder)
+    path = folder / "samples" / f"target_{parametrization}.npz"
+    if path.exists():
+        return
+    options = config.sampling
+    torch.set_num_threads(config.threads)
+    run = read_config(RunConfig, folder / f"target_{parametrization}" / "config.json")
+    model = DiT(run.model)
+    load_weights(model, folder / f"target_{parametrization}" / "ema.safetensors")
+    classes = min(splits.train.num_classes, options.classes)
+    labels = torch.arange(classes).repeat_interleave(options.per_class)
+    x = generate(
+        model.eval(),
+        DDPM(run.objective),
+        labels,
+        generator=generator(config.seed, "sample"),
+        steps=options.steps,
+        method=options.method,
+        cfg_scale=options.cfg_scale,
+        cfg_channels=options.cfg_channels,
+    )
+    path.parent.mkdir(exist_ok=True)
+
+    def write(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.savez(file, arr_0=as_images(x), labels=labels.numpy())
+
+    write_whole(path, write)
+
+
+def _branch(
+    config: StudyConfig,
+    splits: Splits,
+    parametrization: Parametrization,
+    shared: tuple[TrialRecord, ...] | None,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> Branch:
+    """Search and target under one parametrization; `shared`: the main search's trials."""
+    if shared is not None and shares_search(config):
+        trials = shared
+    else:
+        count = len(trial_jobs(config, splits, parametrization))
+        listener.stage(
+            f"searching {count} points under {parametrization} on the proxy, "
+            f"width {config.proxy.width}"
+        )
+        trials = search(
+            config,
+            splits,
+            parametrization=parametrization,
+            on_tick=listener.tick,
+            on_end=listener.ended,
+            should_stop=should_stop,
+        )
+    best = best_trial(trials)
+    hps = config.hps.updated({name: best.hps[name] for name in config.search.space})
+    listener.stage(
+        f"training the target under {parametrization}, width {config.target.width}, with "
+        + ", ".join(f"{name} = {best.hps[name]:.4g}" for name in config.search.space)
+    )
+    key = f"target_{parametrization}"
+    job = Job(
+        key=key,
+        role="target",
+        config=target_run_config(config, splits, hps, parametrization),
+        folder=Path(config.folder) / key,
+    )
+    (target,) = run_jobs([job], workers=1, on_tick=listener.tick, should_stop=should_stop)
+    listener.ended(target)
+    return Branch(parametrization=parametrization, trials=trials, best=best, target=target)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that is full of something else."""
+    if folder.is_file():
+        raise UsageError(f"--folder {folder} is a file, expected a folder or a new name.")
+    if folder.is_dir() and not (folder / "config.json").exists() and any(
+        entry.name != ".lock" for entry in folder.iterdir()
+    ):
+        raise UsageError(
+            f"{folder} is not empty and holds no study. Choose another folder with --folder."
+        )
