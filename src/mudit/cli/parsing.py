@@ -65,10 +65,8 @@ def _explained(parser: ArgumentParser, message: str) -> str:
     """jsonargparse's message, with the nearest option where one is unknown."""
     text = " ".join(message.split())
     known = [name for action in parser._actions for name in action.option_strings]
-    words = [word.strip("'\"").split("=")[0] for word in text.split()]
-    for word in words:
-        option = word if word.startswith("--") else f"--{word}"
-        if option not in known and (near := difflib.get_close_matches(option, known, n=1)):
-            if "unrecognized" in text or "not accept" in text or "Unknown" in text:
-                return f"{text}. Did you mean {near[0]}? `{parser.prog} --help` lists all options."
+    given = [word.strip("'\"").split("=")[0] for word in text.split()]
+    for option in (word for word in given if word.startswith("--") and word not in known):
+        if near := difflib.get_close_matches(option, known, n=1):
+            text += f". Did you mean {near[0]}?"
     return f"{text} (`{parser.prog} --help` lists all options)"

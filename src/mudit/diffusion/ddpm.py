@@ -34,7 +34,7 @@ _OUTERMOST = 0.999
 _SMALLEST_PROBABILITY = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DDPMConfig:
     """What defines the objective. The defaults are those of all DiT runs.
 

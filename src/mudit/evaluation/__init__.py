@@ -1,4 +1,4 @@
-"""Images from trained models, and what they are worth."""
+"""What trained models produce, measured."""
 
 from mudit.evaluation.classes import Classifier, fit_classifier
 from mudit.evaluation.generate import as_images, generate

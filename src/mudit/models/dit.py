@@ -27,9 +27,19 @@ from mudit.nn import (
     TimestepEmbedder,
     modulate,
     sincos_positions,
+    unpatchify,
 )
 
 _NORM_EPS = 1e-6  # [DiT] code
+_WHOLE_NUMBERS = (
+    "depth",
+    "num_heads",
+    "head_dim",
+    "patch_size",
+    "input_size",
+    "in_channels",
+    "num_classes",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,20 +74,19 @@ class DiTConfig:
     init: Literal["dit", "dit_mup"] = "dit"
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and not (type(value) is int and value > 0):
-                raise UsageError(
-                    f"DiTConfig.{field.name} is {value!r}; expected a positive whole number."
-                )
+        for name in _WHOLE_NUMBERS:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise UsageError(f"DiTConfig.{name} is {value!r}; expected a whole number from 1.")
         if self.init not in _INITIALISERS:
             raise UsageError(
                 f"DiTConfig.init is {self.init!r}; expected one of {sorted(_INITIALISERS)}."
             )
-        if not (math.isfinite(self.mlp_ratio) and self.mlp_ratio * self.width >= 1):
+        is_number = isinstance(self.mlp_ratio, int | float)
+        if not (is_number and 1 <= self.mlp_ratio * self.width < math.inf):
             raise UsageError(
-                f"DiTConfig.mlp_ratio is {self.mlp_ratio!r}, which leaves the MLP without hidden "
-                f"units at width {self.width}; expected a positive number such as 4.0."
+                f"DiTConfig.mlp_ratio is {self.mlp_ratio!r}, which gives the MLP no finite hidden "
+                f"size at width {self.width}; expected a positive number such as 4.0."
             )
         if self.input_size % self.patch_size:
             raise UsageError(
@@ -95,6 +104,11 @@ class DiTConfig:
     def width(self) -> int:
         """Size of a token."""
         return self.num_heads * self.head_dim
+
+    @property
+    def mlp_hidden(self) -> int:
+        """Size between the two layers of a block's MLP."""
+        return int(self.mlp_ratio * self.width)
 
     @property
     def num_tokens(self) -> int:
@@ -133,7 +147,8 @@ class DiTBlock(nn.Module):
             condition
         )
         x = x + gate_attn * self.attn(modulate(self.norm1(x), shift_attn, scale_attn))
-        return x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
+        x = x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
+        return x
 
 
 class FinalLayer(nn.Module):
@@ -152,7 +167,8 @@ class FinalLayer(nn.Module):
     ) -> Float[Tensor, "batch tokens patch"]:
         """Returns patches, each flattened in the order (row, column, channel)."""
         shift, scale = self.adaLN_modulation(condition)
-        return self.linear(modulate(self.norm_final(x), shift, scale))
+        patches: Tensor = self.linear(modulate(self.norm_final(x), shift, scale))
+        return patches  # (B, N, P·P·C)
 
 
 class DiT(nn.Module):
@@ -179,8 +195,7 @@ class DiT(nn.Module):
                 torch.empty(1, config.num_tokens, width), requires_grad=False
             )
             self.blocks = nn.ModuleList(
-                DiTBlock(width, config.num_heads, int(config.mlp_ratio * width))
-                for _ in range(config.depth)
+                DiTBlock(width, config.num_heads, config.mlp_hidden) for _ in range(config.depth)
             )
             self.final_layer = FinalLayer(width, config.patch_size, config.out_channels)
         self.to_empty(device=device)
@@ -195,8 +210,8 @@ class DiT(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch channels size size"],
-        t: Real[Tensor, "batch"],
-        labels: Int[Tensor, "batch"],
+        t: Real[Tensor, " batch"],
+        labels: Int[Tensor, " batch"],
     ) -> Float[Tensor, "batch out_channels size size"]:
         """Returns the prediction for a batch.
 
@@ -218,7 +233,7 @@ class DiT(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, condition)
         patches = self.final_layer(tokens, condition)  # (B, N, P·P·C)
-        return _unpatchify(patches, self.config.patch_size)
+        return unpatchify(patches, self.config.patch_size)
 
 
 def _check_inputs(config: DiTConfig, x: Tensor, t: Tensor, labels: Tensor) -> None:
@@ -235,10 +250,8 @@ def _check_inputs(config: DiTConfig, x: Tensor, t: Tensor, labels: Tensor) -> No
                 f"DiT got {name} of shape {tuple(vector.shape)} for a batch of {x.shape[0]}; "
                 f"expected ({x.shape[0]},), one per image."
             )
-    if labels.is_floating_point():
-        raise UsageError(
-            f"DiT got labels of dtype {labels.dtype}; expected whole numbers: labels.long()."
-        )
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise UsageError(f"DiT got labels of dtype {labels.dtype}; expected labels.long().")
 
 
 def _label_error(config: DiTConfig, labels: Tensor) -> UsageError:
@@ -248,16 +261,6 @@ def _label_error(config: DiTConfig, labels: Tensor) -> UsageError:
         f"run from 0 to {config.num_classes - 1}, and {config.null_label} is the null label. "
         "Change the labels, or num_classes."
     )
-
-
-def _unpatchify(
-    patches: Float[Tensor, "batch tokens patch"], patch_size: int
-) -> Float[Tensor, "batch out_channels size size"]:
-    """Lays patches, row by row and each in the order (row, column, channel), into an image."""
-    grid = math.isqrt(patches.shape[1])
-    pixels = patches.unflatten(2, (patch_size, patch_size, -1)).unflatten(1, (grid, grid))
-    # (B, rows, columns, P, P, C) → (B, C, rows, P, columns, P) → (B, C, H, W) of the image
-    return pixels.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 # Initialisation -----------------------------------------------------------------------------------
@@ -356,7 +359,10 @@ PRESETS: Mapping[str, DiTConfig] = MappingProxyType(
         for size, sizes in _SIZES.items()
         for patch_size in (2, 4, 8)
     }
-    | {f"muDiT-{heads * 72}/2": _imagenet(28, heads, 72, 2, "dit_mup") for heads in _LADDER_HEADS}
+    | {
+        f"DiT-ladder-{heads * 72}/2": _imagenet(28, heads, 72, 2, "dit_mup")
+        for heads in _LADDER_HEADS
+    }
 )
 
 
@@ -364,7 +370,7 @@ def preset(name: str, **overrides: Any) -> DiTConfig:
     """Returns the preset `name`, with fields replaced.
 
     Args:
-        name: A key of `PRESETS`, e.g. "DiT-XL/2", or "muDiT-288/2" of the ladder of [muDiT] 4.1.
+        name: A key of `PRESETS`, e.g. "DiT-XL/2", or "DiT-ladder-288/2" ([muDiT] 4.1).
         overrides: Fields of `DiTConfig` and their new values.
 
     Raises:
@@ -388,7 +394,7 @@ def scale_to_width(config: DiTConfig, width: int) -> DiTConfig:
     """
     num_heads, rest = divmod(width, config.head_dim)
     if rest or num_heads < 1:
-        nearest = [h * config.head_dim for h in (num_heads, num_heads + 1) if h > 0]
+        nearest = [h * config.head_dim for h in (num_heads, max(num_heads + 1, 1)) if h > 0]
         raise UsageError(
             f"Width {width} is not a positive multiple of head_dim {config.head_dim}; "
             f"the nearest valid widths are {' and '.join(map(str, nearest))}."

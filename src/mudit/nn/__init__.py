@@ -1,7 +1,13 @@
 """Blocks that the architectures share."""
 
 from mudit.nn.attention import Attention
-from mudit.nn.embeddings import LabelEmbedder, PatchEmbed, TimestepEmbedder, sincos_positions
+from mudit.nn.embeddings import (
+    LabelEmbedder,
+    PatchEmbed,
+    TimestepEmbedder,
+    sincos_positions,
+    unpatchify,
+)
 from mudit.nn.mlp import MLP
 from mudit.nn.modulation import AdaLN, modulate
 
@@ -14,4 +20,5 @@ __all__ = [
     "TimestepEmbedder",
     "modulate",
     "sincos_positions",
+    "unpatchify",
 ]

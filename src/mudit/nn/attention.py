@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Self-attention over all tokens; logits are scaled by head_dim^-1/2 ([muDiT] 3.2.1, footnote 1).
+    """Self-attention over all tokens, with logits scaled by head_dim^-1/2 ([muDiT] 3.2.1).
 
     The rows of `qkv` are laid out (3, H, D) as in timm, so that its checkpoints load.
 
@@ -20,6 +20,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.head_dim = width // num_heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -27,7 +28,10 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "batch tokens width"]
     ) -> Float[Tensor, "batch tokens width"]:
         """Returns the mixed tokens."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, H, D)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, N, D) each
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+        # Unbound before they are transposed, so that backward joins the gradients without a copy.
+        query, key, value = (z.transpose(1, 2) for z in qkv.unbind(2))  # (B, H, N, D) each
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, W)
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))  # (B, N, W)
+        return out

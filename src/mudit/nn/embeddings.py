@@ -33,10 +33,27 @@ class PatchEmbed(nn.Module):
         """Returns one token per patch."""
         # The convolution written as a matrix product over patches: twice as fast forward and
         # backward on CPU. Patches and the flattened kernel are both ordered (C, row, column).
-        p = self.patch_size
-        x = x.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, C, rows, P, columns, P)
-        patches = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C·P·P)
+        batch, channels, height, width = x.shape
+        p, rows, columns = self.patch_size, height // self.patch_size, width // self.patch_size
+        patches = x.reshape(batch, channels, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
+        patches = patches.reshape(batch, rows * columns, channels * p * p)  # (B, N, C·P·P)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)  # (B, N, W)
+
+
+def unpatchify(
+    patches: Float[Tensor, "batch tokens patch"], patch_size: int
+) -> Float[Tensor, "batch channels size size"]:
+    """Returns the square image that patches make, row by row.
+
+    Args:
+        patches: Each flattened in the order (row, column, channel). Not the order in which
+            `PatchEmbed` reads them, which is (channel, row, column): so it is in [DiT] code.
+        patch_size: Side of a patch, in pixels.
+    """
+    batch, tokens, size = patches.shape
+    grid, p, channels = math.isqrt(tokens), patch_size, size // patch_size**2
+    pixels = patches.reshape(batch, grid, grid, p, p, channels).permute(0, 5, 1, 3, 2, 4)
+    return pixels.reshape(batch, channels, grid * p, grid * p)
 
 
 class TimestepEmbedder(nn.Module):
@@ -59,25 +76,27 @@ class TimestepEmbedder(nn.Module):
 
     def _compute_frequencies(self, device: torch.device | None = None) -> Tensor:
         # [DiT] code: exp(-ln(10000)·k/128), k = 0..127, in float32.
-        k = torch.arange(self.num_frequencies, dtype=torch.float32, device=device)
-        return torch.exp(-math.log(_MAX_PERIOD) / self.num_frequencies * k)
+        k = torch.arange(self.num_frequencies, dtype=torch.float32, device="cpu")
+        frequencies = torch.exp(-math.log(_MAX_PERIOD) / self.num_frequencies * k)
+        return frequencies.to(device or torch.get_default_device())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TimestepEmbedder:
         # A buffer that no checkpoint holds is garbage after meta → to_empty, and too coarse for
         # t = 999 after .to(bfloat16). Both come through here, so it is computed anew.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.frequencies = self._compute_frequencies(self.frequencies.device)
         return self
 
-    def forward(self, t: Real[Tensor, "batch"]) -> Float[Tensor, "batch width"]:
+    def forward(self, t: Real[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         """Returns the embeddings of timesteps, in steps, not rescaled to [0, 1]."""
         angles = t.float().unsqueeze(1) * self.frequencies  # (B, 128)
         sinusoids = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.mlp(sinusoids.to(self.mlp[0].weight.dtype))  # (B, W)
+        embedding: Tensor = self.mlp(sinusoids.to(self.mlp.get_parameter("0.weight").dtype))
+        return embedding  # (B, W)
 
 
 class LabelEmbedder(nn.Module):
-    """A vector per class, and one more, the last row, for "no label".
+    """A vector per class, and one more, the last row, for "no label"; the model initialises them.
 
     Args:
         num_classes: Classes, without the null label.
@@ -86,11 +105,16 @@ class LabelEmbedder(nn.Module):
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
-        self.embedding_table = nn.Embedding(num_classes + 1, width)
+        # nn.Embedding's own initialiser, on meta, would import torch's compiler: two seconds.
+        table = torch.empty(num_classes + 1, width)
+        self.embedding_table = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
+            table, freeze=False
+        )
 
-    def forward(self, labels: Int[Tensor, "batch"]) -> Float[Tensor, "batch width"]:
+    def forward(self, labels: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         """Returns the labels' rows."""
-        return self.embedding_table(labels)
+        embedding: Tensor = self.embedding_table(labels)
+        return embedding  # (B, W)
 
 
 def sincos_positions(grid_size: int, width: int) -> Float64[Tensor, "tokens width"]:

@@ -20,7 +20,9 @@ class AdaLN(nn.Sequential):
 
     def forward(self, condition: Float[Tensor, "batch width"]) -> tuple[Tensor, ...]:
         """Returns `chunks` tensors of shape (B, 1, W), ready to broadcast over tokens."""
-        return super().forward(condition).unsqueeze(1).chunk(self.chunks, dim=-1)
+        activation, linear = self
+        vectors: Tensor = linear(activation(condition))  # (B, chunks·W)
+        return vectors.unsqueeze(1).chunk(self.chunks, dim=-1)
 
 
 def modulate(

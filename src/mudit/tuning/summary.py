@@ -8,9 +8,11 @@ import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mudit.analysis import StepsToMatch, smooth, steps_to_match
 from mudit.data import ImageDataset, Splits
@@ -34,6 +36,8 @@ from mudit.tuning.search import importance
 from mudit.tuning.study import Branch, TransferResult, shares_search
 
 _COLUMNS = 10  # images of a class in a grid
+# uint8 images (N, H, W, C) and the classes asked for (N,)
+Samples: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def write_study_report(
@@ -162,7 +166,7 @@ def _plan_row(row: PlanRow) -> PlanRowFacts:
     )
 
 
-def _samples(config: StudyConfig, parametrization: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _samples(config: StudyConfig, parametrization: str) -> Samples | None:
     path = Path(config.folder) / "samples" / f"target_{parametrization}.npz"
     if not path.exists():
         return None
@@ -191,7 +195,7 @@ def _real_images(config: StudyConfig, dataset: ImageDataset) -> SampleGrid:
 
 
 def _grid(
-    title: str, images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]
+    title: str, images: NDArray[np.uint8], labels: NDArray[np.int64], names: tuple[str, ...]
 ) -> SampleGrid:
     """At most ten images of each class, a class in a row, where all classes have as many."""
     rows = [np.flatnonzero(labels == c)[:_COLUMNS] for c in np.unique(labels)]
@@ -210,21 +214,25 @@ def _agreement(config: StudyConfig, splits: Splits, has_control: bool) -> Agreem
     if found is None:
         return None
     classifier = fit_classifier(splits.train, splits.validation)
-    images, labels = found
+    images, labels = _tensors(found)
     other = _samples(config, "sp") if has_control else None
-    names = splits.train.class_names
-    per_class = classifier.agreement_by_class(images, labels)
     return Agreement(
         held_out_accuracy=classifier.held_out_accuracy,
         target_agreement=classifier.agreement(images, labels),
         images=len(labels),
-        control_agreement=None if other is None else classifier.agreement(*other),
-        per_class={names[label]: share for label, share in per_class.items()},
+        control_agreement=None if other is None else classifier.agreement(*_tensors(other)),
+        per_class=classifier.agreement_by_class(images, labels),
         control_per_class={}
         if other is None
-        else {names[k]: v for k, v in classifier.agreement_by_class(*other).items()},
+        else classifier.agreement_by_class(*_tensors(other)),
         classifier=classifier.description,
     )
+
+
+def _tensors(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, C, H, W) and labels, as the classifier takes them."""
+    images, labels = samples
+    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
 
 def _match(folder: Path, target: TrialRecord, control: TrialRecord) -> StepsToMatch | None:

@@ -1,0 +1,19 @@
+"""Statistics over records: costs and curves. NumPy only."""
+
+from mudit.analysis.cost import (
+    Workload,
+    grouped_cost_ratio,
+    measured_cost_ratio,
+    tuning_cost_ratio,
+)
+from mudit.analysis.runs import StepsToMatch, smooth, steps_to_match
+
+__all__ = [
+    "StepsToMatch",
+    "Workload",
+    "grouped_cost_ratio",
+    "measured_cost_ratio",
+    "smooth",
+    "steps_to_match",
+    "tuning_cost_ratio",
+]

@@ -1,0 +1,29 @@
+"""Reports: plain facts in, one self-contained page with its figures out."""
+
+from mudit.report.contents import (
+    Agreement,
+    Control,
+    CostFacts,
+    DataFacts,
+    PlanRowFacts,
+    SampleGrid,
+    SizeFacts,
+    StudyContents,
+    TrialCurve,
+    cost_facts,
+)
+from mudit.report.page import write_report
+
+__all__ = [
+    "Agreement",
+    "Control",
+    "CostFacts",
+    "DataFacts",
+    "PlanRowFacts",
+    "SampleGrid",
+    "SizeFacts",
+    "StudyContents",
+    "TrialCurve",
+    "cost_facts",
+    "write_report",
+]

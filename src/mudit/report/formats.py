@@ -1,0 +1,106 @@
+"""Numbers as people read them. Plain Unicode, so pages and figures share them."""
+
+from __future__ import annotations
+
+import math
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+NAMES = {"mup": "μP", "sp": "sp"}
+
+
+def parametrization_name(parametrization: str) -> str:
+    """`μP` for `mup`, others as they are."""
+    return NAMES.get(parametrization, parametrization)
+
+
+def power_of_two(exponent: int) -> str:
+    """2⁻⁸ for -8."""
+    return f"2{str(exponent).translate(_SUPERSCRIPTS)}"
+
+
+def power_of_ten(value: float) -> str:
+    """10⁻³ for 0.001, plain digits if it is no power of ten."""
+    exponent = math.log10(value) if value > 0 else math.nan
+    if math.isfinite(exponent) and abs(exponent - round(exponent)) < 1e-9:
+        return f"10{str(round(exponent)).translate(_SUPERSCRIPTS)}"
+    return f"{value:.3g}"
+
+
+def hp_value(value: float) -> str:
+    """2⁻⁸ for an exact power of two outside [0.5, 2], three significant digits otherwise."""
+    if value > 0 and math.isfinite(value) and not 0.5 <= value <= 2:
+        mantissa, exponent = math.frexp(value)
+        if mantissa == 0.5:
+            return power_of_two(exponent - 1)
+    return f"{value:.3g}"
+
+
+def hp_values(hps: dict[str, float]) -> str:
+    """`lr = 2⁻⁸, phi.output = 0.5`."""
+    return ", ".join(f"{name} = {hp_value(value)}" for name, value in hps.items())
+
+
+def multiplier(value: float) -> str:
+    """×4, ×1/4 or ×0.354."""
+    if value > 0 and math.isfinite(value):
+        inverse = 1 / value
+        if value < 1 and abs(inverse - round(inverse)) < 1e-9 * inverse:
+            return f"×1/{round(inverse)}"
+    return f"×{value:.3g}"
+
+
+def loss(value: float | None) -> str:
+    """Four significant digits; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if 0.01 <= abs(value) < 10 else f"{value:.4g}"
+
+
+def percent(ratio: float) -> str:
+    """5.5 %: one decimal, two below 1 %, none from 100 %."""
+    value = 100 * ratio
+    decimals = 0 if value >= 99.95 or value == 0 else 1 if value >= 1 else 2
+    return f"{value:.{decimals}f}\u202f%"
+
+
+def count(value: float) -> str:
+    """1,234 below a million; 12.3M, 1.21B above."""
+    if value < 1e6:
+        return f"{value:,.0f}"
+    return _scaled(value, ((1e9, "B"), (1e6, "M")))
+
+
+def flops(value: float) -> str:
+    """3.2 TFLOPs."""
+    units = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
+    if value < 1e6:
+        return f"{value:,.0f} FLOPs"
+    scaled = _scaled(value, units)
+    return f"{scaled[:-1]} {scaled[-1]}FLOPs"
+
+
+def duration(seconds: float) -> str:
+    """42 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def shape(sizes: tuple[int, ...]) -> str:
+    """768×256."""
+    return "×".join(str(size) for size in sizes) or "()"
+
+
+def plural(number: int, noun: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
+    for scale, unit in units:
+        if value >= scale:
+            return f"{value / scale:.3g}{unit}"
+    return f"{value:.3g}"

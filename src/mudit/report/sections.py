@@ -1,0 +1,507 @@
+"""The sections of the page, each a function of the contents and of the figures' HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from mudit.report import formats, words
+from mudit.report.contents import PlanRowFacts, SizeFacts, StudyContents, TrialCurve, control_trials
+from mudit.report.markup import Html, el, join, table
+from mudit.report.modelmap import row_role
+from mudit.report.search import search_info, varied_hps
+from mudit.report.structure import CollapsedRow, collapse
+from mudit.report.theme import ROLES
+
+Figures: TypeAlias = Mapping[str, Html]
+Section: TypeAlias = tuple[str, str, Callable[[StudyContents, Figures], Html | None]]
+
+_FEW = 4
+
+
+def paragraph(*children: str) -> Html:
+    """A paragraph."""
+    return el("p", *children)
+
+
+def figure(figures: Figures, name: str, *caption: str) -> Html:
+    """The figure of that name with its caption; nothing if it was not drawn."""
+    if name not in figures:
+        return Html("")
+    return el("figure", figures[name], el("figcaption", *caption))
+
+
+def run_name(parametrization: str) -> Html:
+    """μP or sp in its colour."""
+    name = formats.parametrization_name(parametrization)
+    return el("span", name, class_=f"run {parametrization}")
+
+
+def callout(texts: Iterable[str], *, mark: str) -> Html:
+    """Sentences that must not be overlooked; nothing if there are none."""
+    lines = [paragraph(el("span", mark, class_="mark"), " ", text) for text in texts]
+    return el("div", *lines, class_="callout warning") if lines else Html("")
+
+
+def tiles(contents: StudyContents) -> Html:
+    """The numbers that matter, each with what to compare it with."""
+    found = [_hp_tile(contents), _width_tile(contents), _loss_tile(contents)]
+    facts = contents.agreement
+    if facts is not None:
+        real = f"real images: {formats.percent(facts.held_out_accuracy)}"
+        found.append(_tile("Samples show the class", formats.percent(facts.target_agreement), real))
+    cost = contents.cost
+    measured = (
+        f"of one target training, by Eq. (1); measured: {formats.percent(cost.measured_ratio)}"
+    )
+    found.append(_tile("Search cost", formats.percent(cost.eq1_ratio), measured))
+    return el("dl", *found, class_="tiles")
+
+
+def _tile(label: str, value: str, beside: str, *, long: bool = False) -> Html:
+    return el(
+        "div",
+        el("dt", label),
+        el("dd", value, class_="value long" if long else "value"),
+        el("dd", beside, class_="beside"),
+        class_="tile",
+    )
+
+
+def _hp_tile(contents: StudyContents) -> Html:
+    hps, trials = words.searched_hps(contents), formats.plural(len(contents.trials), "trial")
+    if len(hps) == 1:
+        ((name, value),) = hps.items()
+        return _tile(f"Best base {name}", formats.hp_value(value), f"of {trials}")
+    return _tile("Best base HPs", formats.hp_values(hps), f"of {trials}", long=True)
+
+
+def _width_tile(contents: StudyContents) -> Html:
+    proxy, target = contents.proxy, contents.target
+    sizes = f"{formats.count(proxy.parameters)} → {formats.count(target.parameters)} parameters"
+    return _tile("Width, proxy → target", f"{proxy.width} → {target.width}", sizes)
+
+
+def _loss_tile(contents: StudyContents) -> Html:
+    beside = f"best proxy: {formats.loss(contents.best.record.score)}"
+    control = contents.control
+    if control is not None and control.target_run is not None:
+        name = formats.parametrization_name(control.parametrization)
+        beside += f"; {name} target: {_score(control.target_run)}"
+    return _tile("Target's validation loss", _score(contents.target_run), beside)
+
+
+def _score(run: TrialCurve) -> str:
+    return "diverged" if run.record.score is None else formats.loss(run.record.score)
+
+
+def what_was_done(contents: StudyContents, figures: Figures) -> Html:
+    """Algorithm 4, and the two tasks side by side."""
+    steps = [el("li", el("strong", name), " ", text) for name, text in words.algorithm(contents)]
+    data = contents.data
+    counts = ", ".join(f"{number:,} {split}" for split, number in data.counts.items())
+    images = f" of {formats.shape(data.image_shape)}" if data.image_shape else ""
+    classes = f", {formats.plural(len(data.classes), 'class')[:-1] + 'es'}" if data.classes else ""
+    return join(
+        [
+            paragraph(
+                "μTransfer, Algorithm 4 of ",
+                el("cite", "Scaling Diffusion Transformers Efficiently via μP"),
+                ":",
+            ),
+            el("ol", *steps),
+            paragraph(
+                f"Data: {data.name}, images{images}{classes} ({counts})."
+                if counts
+                else f"Data: {data.name}."
+            ),
+            _task_table(contents),
+        ]
+    )
+
+
+def _task_table(contents: StudyContents) -> Html:
+    searched = sum(trial.record.seconds for trial in contents.trials)
+    run = contents.target_run.record
+    cost = contents.cost
+    tasks = (
+        (
+            "Each trial",
+            contents.proxy,
+            cost.search_flops / len(contents.trials),
+            searched / len(contents.trials),
+        ),
+        ("Whole search", None, cost.search_flops, searched),
+        ("Target", contents.target, cost.target_flops, run.seconds),
+    )
+    rows = [
+        (name, *_size_cells(size), formats.flops(flops), formats.duration(seconds))
+        for name, size, flops, seconds in tasks
+    ]
+    head = ("", "width", "parameters", "batch", "steps", "images seen", "measured FLOPs", "time")
+    return table(head, rows, numeric=range(1, 8))
+
+
+def _size_cells(size: SizeFacts | None) -> tuple[str, ...]:
+    if size is None:
+        return ("",) * 5
+    images = size.batch_size * size.steps
+    numbers = (size.batch_size, size.steps, images)
+    return (str(size.width), formats.count(size.parameters), *(f"{number:,}" for number in numbers))
+
+
+def search(contents: StudyContents, figures: Figures) -> Html:
+    """The search's figure, its warnings, its trials."""
+    names = varied_hps(contents.trials)
+    fixed = {k: v for k, v in contents.best.record.hps.items() if k not in names}
+    held = f" Held fixed: {formats.hp_values(fixed)}." if fixed else ""
+    legend = (
+        "One mark per trial; the star is the chosen one. Crosses in the upper band diverged: they "
+        "have no loss, only a place on the axis."
+    )
+    return join(
+        [
+            paragraph(
+                words.RANKING,
+                " The loss is a mean over the same images, noises and timesteps for all.",
+                held,
+            ),
+            callout(search_info(contents).warnings, mark="Edge of the search."),
+            figure(figures, "search", legend),
+            figure(figures, "importance", "Share of each HP in the variance of the score."),
+            el("details", el("summary", "All trials"), _trial_table(contents)),
+        ]
+    )
+
+
+def _trial_table(contents: StudyContents) -> Html:
+    names = list(dict.fromkeys(name for trial in contents.trials for name in trial.record.hps))
+    studies = [(contents.trials, contents.best_key)]
+    if contents.control is not None and contents.control.trials:
+        studies.append((contents.control.trials, contents.control.best_key or ""))
+    rows = [
+        _trial_row(trial, names, best=trial.record.key == best)
+        for trials, best in studies
+        for trial in sorted(trials, key=lambda trial: trial.record.score or float("inf"))
+    ]
+    head = ("trial", "", *names, "validation loss", "FLOPs", "time", "ended")
+    return table(head, rows, numeric=range(2, 5 + len(names)))
+
+
+def _trial_row(trial: TrialCurve, names: Sequence[str], *, best: bool) -> tuple[str, ...]:
+    record = trial.record
+    ended = (
+        record.status
+        if record.diverged_step is None
+        else f"diverged, step {record.diverged_step:,}"
+    )
+    hps = (formats.hp_value(record.hps[name]) if name in record.hps else "" for name in names)
+    return (
+        el("span", record.key, class_="name"),
+        run_name(record.parametrization),
+        *hps,
+        formats.loss(record.score),
+        formats.flops(record.train_flops),
+        formats.duration(record.seconds),
+        join([el("strong", "chosen")]) if best else ended,
+    )
+
+
+def training(contents: StudyContents, figures: Figures) -> Html:
+    """Training curves, and update-to-weight ratios."""
+    curves = (
+        "Above: running means of the trials' training loss. Below: the target, running mean "
+        "over the faint raw loss; circles are the validation bank on the raw weights. "
+        "Crosses mark where a run diverged."
+    )
+    updates = (
+        "How far one step moves the target's weights, by role, relative to their size (Frobenius "
+        "norms)."
+    )
+    return join([figure(figures, "training", curves), figure(figures, "updates", updates)])
+
+
+def samples(contents: StudyContents, figures: Figures) -> Html | None:
+    """Samples beside real images, and what a classifier makes of them."""
+    if "samples" not in figures:
+        return None
+    unpicked = "Not picked by hand. "
+    shape = contents.data.image_shape
+    size = (
+        f"Images are {shape[1]}×{shape[0]} pixels, enlarged without smoothing."
+        if shape and shape[1] < 34
+        else ""
+    )
+    parts = [figure(figures, "samples", "Each image was asked for the class at its head. ", size)]
+    facts = contents.agreement
+    del unpicked
+    if facts is not None:
+        parts.append(_agreement_words(contents))
+        parts.append(figure(figures, "agreement", "The same, class by class."))
+    return join(parts)
+
+
+def _agreement_words(contents: StudyContents) -> Html:
+    facts = contents.agreement
+    assert facts is not None
+    text = (
+        f"Asked of {facts.images:,} samples per model, {facts.classifier} finds the class that was "
+        f"asked for in {formats.percent(facts.target_agreement)} of the target's"
+    )
+    if facts.control_agreement is not None and contents.control is not None:
+        name = formats.parametrization_name(contents.control.parametrization)
+        text += f" and {formats.percent(facts.control_agreement)} of the {name} target's"
+    real = formats.percent(facts.held_out_accuracy)
+    text += f"; of real images that it has not seen, in {real}. This says nothing about variety."
+    return paragraph(text)
+
+
+def model(contents: StudyContents, figures: Figures) -> Html | None:
+    """The model by role."""
+    if "model" not in figures:
+        return None
+    caption = (
+        "Each box is a weight of the target, coloured by its role; beside the shape, what the plan "
+        "multiplies relative to the base HPs. Repeated modules are drawn once; the columns follow "
+        "the order of the model's parameters."
+    )
+    return join([figure(figures, "model", caption), _role_table(contents.plan_rows)])
+
+
+def _role_table(plan_rows: Sequence[PlanRowFacts]) -> Html:
+    rows = []
+    for role in ROLES:
+        members = [row for row in plan_rows if row_role(row) == role]
+        if members:
+            rows.append(
+                (_role(role), f"{len(members):,}", formats.count(_sizes(members)), *_seen(members))
+            )
+    head = ("role", "tensors", "parameters", "r", "lr", "weight decay", "eps", "clipping")
+    return table(head, rows, numeric=range(1, 8))
+
+
+def _seen(rows: Sequence[PlanRowFacts]) -> tuple[str, ...]:
+    """The different values of each multiplier in a role."""
+    trained = [row for row in rows if row.trainable]
+    ratios = _distinct((row.r for row in rows), lambda value: f"{value:.4g}")
+    columns = ("lr_multiplier", "weight_decay_multiplier", "eps_multiplier", "clip_multiplier")
+    return ratios, *(
+        _distinct((getattr(row, column) for row in trained), formats.multiplier)
+        for column in columns
+    )
+
+
+def _distinct(values: Iterable[float], shown: Callable[[float], str]) -> str:
+    texts = list(dict.fromkeys(shown(value) for value in sorted(values)))
+    if len(texts) > _FEW:
+        return f"{texts[0]} … {texts[-1]}"
+    return ", ".join(texts) or "–"
+
+
+def _sizes(rows: Iterable[PlanRowFacts]) -> int:
+    total = 0
+    for row in rows:
+        size = 1
+        for length in row.shape:
+            size *= length
+        total += size
+    return total
+
+
+def _role(role: str) -> Html:
+    return el("span", role, class_=f"role role-{role}")
+
+
+def plan(contents: StudyContents, figures: Figures) -> Html:
+    """The plan, repeated modules collapsed, and in full."""
+    rows = contents.plan_rows
+    collapsed = collapse(rows)
+    words_ = (
+        f"At width {contents.target.width}, base width {contents.base_width}, for "
+        f"{contents.optimizer}. r is a tensor's fan-in over its fan-in at the base width; the last "
+        "four columns multiply the base learning rate, weight decay, eps, and the gradient in the "
+        "global clipping norm. Nothing else about the model changes."
+    )
+    every = collapse_none(rows)
+    return join(
+        [
+            paragraph(words_),
+            _plan_table(collapsed),
+            el("details", el("summary", f"All {len(rows):,} parameters"), _plan_table(every)),
+        ]
+    )
+
+
+def collapse_none(rows: Iterable[PlanRowFacts]) -> tuple[CollapsedRow, ...]:
+    """Each row for itself."""
+    return tuple(
+        CollapsedRow((row.name,), 1, row, None if row.init_rms is None else (row.init_rms,) * 2)
+        for row in rows
+    )
+
+
+def _plan_table(rows: Sequence[CollapsedRow]) -> Html:
+    head = (
+        "parameter",
+        "",
+        "role",
+        "kind",
+        "shape",
+        "base shape",
+        "r",
+        "initial RMS",
+        "lr",
+        "decay",
+        "eps",
+        "clip",
+    )
+    return table(head, (_plan_row(row) for row in rows), numeric=(1, *range(4, 12)), cls="plan")
+
+
+def _plan_row(row: CollapsedRow) -> tuple[str, ...]:
+    facts = row.first
+    low, high = row.init_rms or (None, None)
+    rms = (
+        "–"
+        if low is None or high is None
+        else f"{low:.3g}"
+        if f"{low:.3g}" == f"{high:.3g}"
+        else f"{low:.3g}–{high:.3g}"
+    )
+    scales = (
+        facts.lr_multiplier,
+        facts.weight_decay_multiplier,
+        facts.eps_multiplier,
+        facts.clip_multiplier,
+    )
+    return (
+        join([el("span", row.name, class_="name"), el("span", facts.reason, class_="why")]),
+        f"×{row.copies}" if row.copies > 1 else "",
+        _role(row_role(facts)),
+        facts.kind,
+        formats.shape(facts.shape),
+        formats.shape(facts.base_shape),
+        f"{facts.r:.4g}",
+        rms,
+        *(formats.multiplier(scale) if facts.trainable else "–" for scale in scales),
+    )
+
+
+def cost(contents: StudyContents, figures: Figures) -> Html:
+    """What the search cost, by Eq. (1) and as measured."""
+    facts = contents.cost
+    measured = (
+        f"Measured, the search took {formats.flops(facts.search_flops)} and the target "
+        f"{formats.flops(facts.target_flops)}: {formats.percent(facts.measured_ratio)}."
+    )
+    equation = (
+        "Eq. (1) of the paper is trials × parameters × batch × steps over the target's parameters "
+        "× batch × steps. It counts diverged trials in full and takes FLOPs to be proportional to "
+        "parameters; the measured ratio does neither, so the two differ. "
+    )
+    return join(
+        [
+            paragraph(equation, measured),
+            figure(
+                figures, "cost", "Training the target once is 100 %, as in the paper's Figure 1b."
+            ),
+        ]
+    )
+
+
+def control(contents: StudyContents, figures: Figures) -> Html | None:
+    """The control side by side, with what it cannot show."""
+    facts = contents.control
+    if facts is None:
+        return None
+    return join(
+        [
+            paragraph(" ".join(words.control_words(contents))),
+            callout([_one_seed()], mark="What this does not show."),
+            _control_table(contents),
+        ]
+    )
+
+
+def _one_seed() -> Html:
+    return join(
+        [
+            words.ONE_SEED,
+            " The difference may be noise, and there is no second seed to measure noise with; ",
+            el("code", "mudit verify"),
+            " measures transfer with seeds and intervals.",
+        ]
+    )
+
+
+def _control_table(contents: StudyContents) -> Html:
+    facts, agreement = contents.control, contents.agreement
+    assert facts is not None
+    searched = control_trials(contents)
+    best = next((t for t in searched if t.record.key == facts.best_key), None)
+    studies = (
+        (contents.trials, contents.best, contents.target_run),
+        (searched, best, facts.target_run),
+    )
+    columns = [_study_cells(*study) for study in studies]
+    rows = [(label, ours, theirs) for (label, ours), (_, theirs) in zip(*columns, strict=True)]
+    if agreement is not None and agreement.control_agreement is not None:
+        shares = agreement.target_agreement, agreement.control_agreement
+        ours, theirs = (formats.percent(share) for share in shares)
+        rows.append(("samples show the class", ours, theirs))
+    head = ("", run_name(contents.parametrization), run_name(facts.parametrization))
+    return table(head, rows, numeric=(1, 2))
+
+
+def _study_cells(
+    trials: Sequence[TrialCurve], best: TrialCurve | None, target: TrialCurve | None
+) -> list[tuple[str, str]]:
+    names = varied_hps(trials)
+    hps = {} if best is None else {n: v for n, v in best.record.hps.items() if n in names}
+    diverged = sum(trial.record.status == "diverged" for trial in trials)
+    return [
+        ("trials (diverged)", f"{len(trials)} ({diverged})"),
+        ("chosen base HPs", formats.hp_values(hps) or "–"),
+        ("proxy's validation loss, raw weights", "–" if best is None else _score(best)),
+        ("target's validation loss, raw weights", "–" if target is None else _score(target)),
+        (
+            "target's validation loss, EMA weights",
+            "–" if target is None else formats.loss(words.final_loss(target, "ema")),
+        ),
+    ]
+
+
+def reproducibility(contents: StudyContents, figures: Figures) -> Html:
+    """Command, seed, versions, config."""
+    versions = ", ".join(f"{name} {version}" for name, version in contents.versions.items())
+    rows = [
+        ("study folder", el("code", contents.study_folder)),
+        ("made", contents.created),
+        ("seed", str(contents.seed)),
+        ("versions", versions),
+        ("machine", contents.machine),
+    ]
+    parts = [
+        paragraph(
+            "The same command again resumes the study or, once it is complete, remakes this page."
+        ),
+        el("pre", el("code", contents.command)),
+        table(("", ""), [row for row in rows if row[1]], cls="facts"),
+    ]
+    if contents.config:
+        config = el("pre", el("code", contents.config))
+        parts.append(el("details", el("summary", "The complete config"), config))
+    return join(parts)
+
+
+SECTIONS: tuple[Section, ...] = (
+    ("done", "What was done", what_was_done),
+    ("search", "The search", search),
+    ("training", "Training", training),
+    ("samples", "Samples beside real images", samples),
+    ("model", "The model, by role", model),
+    ("plan", "The plan", plan),
+    ("cost", "Cost", cost),
+    ("control", "The control", control),
+    ("again", "Reproducing it", reproducibility),
+)
