@@ -1,4 +1,4 @@
-"""Datasets that yield batches as a function of indices, and the order in which training sees them."""
+"""Datasets that yield batches as a function of indices, and the order of training."""
 
 from mudit.data.dataset import ArrayDataset, ImageDataset, Splits
 from mudit.data.folder import FolderDataset, centre_crop

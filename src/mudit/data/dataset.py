@@ -132,8 +132,8 @@ class ArrayDataset:
     def fingerprint(self) -> str:
         """SHA-256 of shape, pixels and labels, hex."""
         digest = hashlib.sha256(f"{self.images.shape} {self.white}".encode())
-        digest.update(np.ascontiguousarray(self.images))
-        digest.update(np.ascontiguousarray(self.labels, dtype="<i8"))
+        digest.update(self.images.tobytes())
+        digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def batch(

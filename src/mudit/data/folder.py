@@ -140,14 +140,15 @@ def open_folder(folder: str, *, size: int | None, flip: bool = True) -> Splits:
 
 
 def read_image(path: Path) -> Image.Image:
-    """The decoded image as RGB; transparency and the EXIF orientation are ignored, as in [ADM] code.
+    """The image as RGB; transparency and EXIF orientation are ignored, as in [ADM] code.
 
     Raises:
         DataError: The file cannot be read or decoded, is too large, or has more than 8 bits.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as file:
+            file.load()
+            image: Image.Image = file
             if image.mode.startswith(("I", "F")):
                 # convert("RGB") would cut all values above 255 without a word.
                 raise DataError(
@@ -200,9 +201,9 @@ def _class_names(root: Path) -> tuple[str, ...]:
 def _files(root: Path, name: str, label: int) -> list[tuple[str, int, int]]:
     """(relative path, label, bytes) of a class's images, sorted."""
     rows = sorted(
-        (f"{name}/{entry.name}", label, entry.stat().st_size)
+        (f"{name}/{entry.name}", label, _length(entry))
         for entry in _listing(root / name)
-        if entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+        if entry.name.lower().endswith(EXTENSIONS) and not entry.is_dir()
     )
     if not rows:
         raise DataError(
@@ -221,6 +222,16 @@ def _listing(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(
             f"cannot list the folder {folder} ({error.strerror}); expected a readable one. Check "
             "its permissions and the disk."
+        ) from error
+
+
+def _length(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"cannot look up the file {entry.path} ({error.strerror}); expected a readable image. "
+            "If it is a link, does what it points to exist? Replace or remove it."
         ) from error
 
 

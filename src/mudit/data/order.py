@@ -1,4 +1,4 @@
-"""Which samples a step sees, as a function of (seed, step) alone: no state, no workers, no resuming.
+"""Which samples a step sees: a function of (seed, step) alone, whatever workers and resuming do.
 
 Numbers are raw Philox output, which NumPy keeps the same over versions; it does not promise that
 for `Generator.permutation` (NEP 19).

@@ -54,7 +54,7 @@ class ParametrizationConfig:
     """
 
     parametrization: Parametrization = "mup"
-    base_width: int = 64
+    base_width: int = 32
     optimizer: Optimizer = "adamw"
     wd: WeightDecayRule = "independent"
     eps_rule: EpsRule = "constant"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,9 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             _sync(temporary)
             temporary.replace(path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary.is_file():
+                temporary.unlink()
             raise
 
 

@@ -211,6 +211,7 @@ class _Run:
         optimizer = make_optimizer(config, chosen, model)
         chosen.guard(optimizer)
         progress = load_checkpoint(folder, model=model, ema=ema.model, optimizer=optimizer)
+        board = _tensorboard(folder) if config.training.tensorboard else None
         bank = ValidationBank.draw(
             splits.validation, objective, size=config.training.bank_size, seed=config.bank_seed
         )
@@ -230,7 +231,7 @@ class _Run:
             progress=progress,
             records=RecordFile(folder / "records.jsonl", size=progress.records_size),
             timings=RecordFile(folder / "timings.jsonl", size=progress.timings_size),
-            board=_tensorboard(folder) if config.training.tensorboard else None,
+            board=board,
             flops=step_flops(config.model, config.batch_size),
         )
 

@@ -72,7 +72,7 @@ class SearchConfig:
         trials: Draws of a random search.
     """
 
-    space: dict[str, str] = field(default_factory=lambda: {"lr": "log2(-10, -6)"})
+    space: dict[str, str] = field(default_factory=lambda: {"lr": "log2(-9, -5)"})
     method: Literal["grid", "random"] = "grid"
     trials: int = 0
 
@@ -135,10 +135,10 @@ class StudyConfig:
     objective: DDPMConfig = field(default_factory=DDPMConfig)
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     proxy: TaskConfig = field(
-        default_factory=lambda: TaskConfig(width=48, batch_size=64, steps=600)
+        default_factory=lambda: TaskConfig(width=32, batch_size=64, steps=800)
     )
     target: TaskConfig = field(
-        default_factory=lambda: TaskConfig(width=192, batch_size=64, steps=1200)
+        default_factory=lambda: TaskConfig(width=128, batch_size=64, steps=1200)
     )
     search: SearchConfig = field(default_factory=SearchConfig)
     hps: Hyperparameters = field(default_factory=Hyperparameters)

@@ -64,7 +64,7 @@ def run_jobs(
     stop, ticks = context.Event(), context.SimpleQueue()
     queue, running = iter(jobs), set[Future[TrialRecord]]()
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(stop, ticks, os.getpid())
+        workers, mp_context=context, initializer=_start_worker, initargs=(stop, ticks)
     ) as pool:
         try:
             while True:
@@ -87,26 +87,44 @@ def run_jobs(
 
 _stop: Event
 _ticks: SimpleQueue[Tick]
-_parent: int
+_busy = threading.Lock()
+_orphaned = threading.Event()
 
 
-def _start_worker(stop: Event, ticks: SimpleQueue[Tick], parent: int) -> None:
-    global _stop, _ticks, _parent
-    _stop, _ticks, _parent = stop, ticks, parent
+def _start_worker(stop: Event, ticks: SimpleQueue[Tick]) -> None:
+    global _stop, _ticks
+    _stop, _ticks = stop, ticks
     # Ctrl-C reaches the whole process group; the parent decides and tells by the event.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """End this process once its parent is gone and the run that it is at has been saved."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    _orphaned.set()
+    with _busy:
+        os._exit(1)
 
 
 def _work(job: Job) -> TrialRecord:
     steps = job.config.steps
-    return train(
-        job.config,
-        job.folder,
-        key=job.key,
-        role=job.role,
-        on_progress=lambda step, loss: _ticks.put((job.key, step, steps, loss)),
-        should_stop=lambda: _stop.is_set() or os.getppid() != _parent,
-    )
+
+    def tick(step: int, loss: float) -> None:
+        if not _orphaned.is_set():  # nobody reads the pipe any more
+            _ticks.put((job.key, step, steps, loss))
+
+    with _busy:
+        return train(
+            job.config,
+            job.folder,
+            key=job.key,
+            role=job.role,
+            on_progress=tick,
+            should_stop=lambda: _stop.is_set() or _orphaned.is_set(),
+        )
 
 
 # --- in the main process ---------------------------------------------------------------------------

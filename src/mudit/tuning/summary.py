@@ -85,7 +85,7 @@ def study_contents(
         versions=_versions(),
         seed=config.seed,
         data=_data_facts(splits),
-        model=f"DiT, depth {config.model.depth}, init {config.model.init}",
+        model="DiT",
         optimizer=config.parametrization.optimizer,
         base_width=config.parametrization.base_width,
         proxy=_size(config.proxy, main.trials[0]),
@@ -211,7 +211,7 @@ def _grid(
 
 def _agreement(config: StudyConfig, splits: Splits, has_control: bool) -> Agreement | None:
     found = _samples(config, "mup")
-    if found is None:
+    if found is None or splits.train.num_classes < 2:
         return None
     classifier = fit_classifier(splits.train, splits.validation)
     images, labels = _tensors(found)

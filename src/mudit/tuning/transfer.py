@@ -42,7 +42,7 @@ from mudit.training import (
 )
 from mudit.training.config import RunConfig
 from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
-from mudit.tuning.pool import Job, exclusive, run_jobs, stop_on_interrupt
+from mudit.tuning.pool import exclusive, stop_on_interrupt
 from mudit.tuning.search import best_trial, search, trial_jobs
 from mudit.tuning.study import Branch, TransferResult, shares_search
 from mudit.tuning.summary import write_study_report
@@ -150,6 +150,11 @@ def transfer(
     config = resolved(config, splits)
     target_run_config(config, splits, config.hps, "mup")  # refuse a bad target before the search
     trial_jobs(config, splits, "mup")
+    if config.parametrization.parametrization != "mup":
+        raise UsageError(
+            "parametrization.parametrization is 'sp', but a transfer carries base HPs by μP. Use "
+            "--control sp to run the same budget under sp beside it, or `mudit train` for sp alone."
+        )
     _refuse_foreign(folder)
     with exclusive(folder), stop_on_interrupt() as should_stop:
         claim_folder(folder, config.claim())
@@ -268,13 +273,16 @@ def _branch(
         + ", ".join(f"{name} = {best.hps[name]:.4g}" for name in config.search.space)
     )
     key = f"target_{parametrization}"
-    job = Job(
+    run = target_run_config(config, splits, hps, parametrization)
+    # In this process: it has the machine for itself now, and all of its threads.
+    target = train(
+        run,
+        Path(config.folder) / key,
         key=key,
         role="target",
-        config=target_run_config(config, splits, hps, parametrization),
-        folder=Path(config.folder) / key,
+        on_progress=lambda step, loss: listener.tick(key, step, run.steps, loss),
+        should_stop=should_stop,
     )
-    (target,) = run_jobs([job], workers=1, on_tick=listener.tick, should_stop=should_stop)
     listener.ended(target)
     return Branch(parametrization=parametrization, trials=trials, best=best, target=target)
 
