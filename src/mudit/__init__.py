@@ -13,10 +13,13 @@ _HOMES = {
     "MuditError": "mudit.errors",
     "ParametrizationError": "mudit.errors",
     "Plan": "mudit.parametrization",
+    "StudyConfig": "mudit.tuning",
+    "TransferResult": "mudit.tuning",
     "audit": "mudit.parametrization",
     "load_plan": "mudit.parametrization",
     "plan": "mudit.parametrization",
     "read_base_shapes": "mudit.parametrization",
+    "transfer": "mudit.tuning",
     "write_base_shapes": "mudit.parametrization",
 }
 
@@ -31,16 +34,20 @@ if TYPE_CHECKING:
         read_base_shapes,
         write_base_shapes,
     )
+    from mudit.tuning import StudyConfig, TransferResult, transfer
 
 __all__ = [
     "Audit",
     "MuditError",
     "ParametrizationError",
     "Plan",
+    "StudyConfig",
+    "TransferResult",
     "audit",
     "load_plan",
     "plan",
     "read_base_shapes",
+    "transfer",
     "write_base_shapes",
 ]
 

@@ -1,4 +1,5 @@
-"""The plan on plain layers trains exactly as microsoft/mup does with MuReadout and its optimizers."""
+"""The plan on plain layers trains exactly as microsoft/mup does with MuReadout and its
+optimizers."""
 
 from __future__ import annotations
 

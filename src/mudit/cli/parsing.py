@@ -62,7 +62,7 @@ def output_path(text: str) -> Path:
 
 
 def _explained(parser: ArgumentParser, message: str) -> str:
-    """jsonargparse's message, with the nearest option where one is unknown."""
+    """Jsonargparse's message, with the nearest option where one is unknown."""
     text = " ".join(message.split())
     known = [name for action in parser._actions for name in action.option_strings]
     given = [word.strip("'\"").split("=")[0] for word in text.split()]

@@ -9,8 +9,8 @@ def cost_text(preview: Preview) -> str:
     """The cost of a study, before it is run."""
     measured = preview.search_flops / preview.target_flops
     return (
-        f"{preview.trials} trials on the proxy, {preview.search_flops:.3g} FLOPs in all; one target "
-        f"training, {preview.target_flops:.3g} FLOPs.\n"
+        f"{preview.trials} trials on the proxy, {preview.search_flops:.3g} FLOPs in all; one "
+        f"target training, {preview.target_flops:.3g} FLOPs.\n"
         f"The search costs {100 * preview.cost_ratio:.1f} % of one target training by Eq. (1), "
         f"{100 * measured:.1f} % by counted FLOPs."
     )
@@ -26,7 +26,9 @@ def preview_text(preview: Preview) -> str:
 
 def transfer_line(result: TransferResult) -> str:
     """A finished study in a line or two."""
-    best = ", ".join(f"{name} = {result.main.best.hps[name]:.4g}" for name in result.config.search.space)
+    best = ", ".join(
+        f"{name} = {result.main.best.hps[name]:.4g}" for name in result.config.search.space
+    )
     target = result.main.target
     if target.score is None:
         outcome = f"the target diverged at step {target.diverged_step}"

@@ -15,8 +15,8 @@ def run(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit code."""
     parser = study_parser(
         "transfer",
-        "Tune base HPs on a small proxy, train the big target with the best, sample it, and write a "
-        "report (Algorithm 4). With no options: scikit-learn's digits, five learning rates. The "
+        "Tune base HPs on a small proxy, train the big target with the best, sample it, and write "
+        "a report (Algorithm 4). With no options: scikit-learn's digits, five learning rates. The "
         "same command again resumes.",
     )
     parser.add_argument(

@@ -66,7 +66,7 @@ def generate(
     x_T = torch.randn(shape, generator=generator)
     network: LabelledNetwork = model
     done = []
-    for part, noise in zip(labels.split(batch_size), x_T.split(batch_size)):
+    for part, noise in zip(torch.split(labels, batch_size), torch.split(x_T, batch_size)):
         guide = guided(
             network,
             part.to(device),

@@ -18,9 +18,9 @@ BaseShape: TypeAlias = tuple[int | None, ...]
 # Three comment lines on top, as mup writes them ([mup] mup/shape.py, save_base_shapes).
 _HEADER = (
     "# This is a base shape file encoded in yaml\n"
-    "# - `null` indicates a dimension is \"finite\", i.e. a non-\"width\" dimension\n"
-    "# - a number indicates the base dimension of an \"infinite\" dimension, i.e. some notion of "
-    "\"width\"\n"
+    '# - `null` indicates a dimension is "finite", i.e. a non-"width" dimension\n'
+    '# - a number indicates the base dimension of an "infinite" dimension, i.e. some notion of '
+    '"width"\n'
 )
 
 

@@ -1,7 +1,7 @@
 """Is a live optimizer still what the plan asked for?
 
-`guard` is cheap and runs before each step; `audit` is a full report on an optimizer that somebody else
-may have set up, parameter by parameter.
+`guard` is cheap and runs before each step; `audit` is a full report on an optimizer that somebody
+else may have set up, parameter by parameter.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Audit:
     def to_markdown(self) -> str:
         """The verdict and a line for each finding."""
         lines = [f"audit: {self.verdict}, {len(self.findings)} findings\n"]
-        lines += [f"- {finding.parameter or '(all)'}: {finding.message}\n" for finding in self.findings]
+        lines += [
+            f"- {finding.parameter or '(all)'}: {finding.message}\n" for finding in self.findings
+        ]
         return "".join(lines)
 
     def save(self, path: str | Path) -> None:
@@ -137,7 +139,7 @@ def require_own_scale(row: PlanRow, rms: float) -> None:
     )
 
 
-# --- the checks ------------------------------------------------------------------------------------
+# --- the checks ---------------------------------------------------------------------------------
 
 
 def _keys(plan: Plan) -> tuple[str, ...]:
@@ -207,7 +209,9 @@ def _base_value(rows: list[PlanRow], actual: Mapping[str, float], key: str) -> f
 
 def _ratio_words(row: PlanRow, key: str, value: float, base: float) -> str:
     factor = getattr(row, key)
-    words = f"{key} is {value:.6g}, the plan asks for {base * factor:.6g} ({base:.6g} × {factor:.6g}"
+    words = (
+        f"{key} is {value:.6g}, the plan asks for {base * factor:.6g} ({base:.6g} × {factor:.6g}"
+    )
     words += f"; role {row.role}, r = {row.r:.6g})"
     if _same(value, base):
         return f"{words}: it was not scaled."
@@ -260,8 +264,9 @@ def _require_equal_base(
     groups = optimizer.param_groups
     if len(groups) != len(expected):
         raise GroupRatioError(
-            f"the optimizer has {len(groups)} groups, the plan made {len(expected)}: a loaded state "
-            "or an added group has changed them. Make the optimizer from plan.param_groups again."
+            f"the optimizer has {len(groups)} groups, the plan made {len(expected)}: a loaded "
+            "state or an added group has changed them. Make the optimizer from plan.param_groups "
+            "again."
         )
     # All rows of a group share their multipliers.
     bases = [float(group[key]) / getattr(rows[0], key) for group, rows in zip(groups, expected)]
@@ -294,4 +299,3 @@ def _close(rms: float, expected: float, row: PlanRow) -> bool:
     count = math.prod(row.shape)
     bound = 6.0 / math.sqrt(2 * max(count, 1)) * (1.0 if row.init_exact else 2.0)
     return math.isclose(rms, expected, rel_tol=max(bound, 1e-5), abs_tol=1e-12)
-

@@ -1,9 +1,9 @@
 """Initial RMS of every tensor, read exactly by watching the initialisers run.
 
-A model is built on the meta device, where nothing is stored, under a dispatch mode that follows each
-storage: which random law or constant was last written to which part of it. The RMS then comes from the
-law (a normal's std, a uniform's bounds), not from a sample. What is not recognised is estimated from a
-real build, and the result says so.
+A model is built on the meta device, where nothing is stored, under a dispatch mode that follows
+each storage: which random law or constant was last written to which part of it. The RMS then comes
+from the law (a normal's std, a uniform's bounds), not from a sample. What is not recognised is
+estimated from a real build, and the result says so.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Observation:
 def observe(build: Build, width: int) -> Observation:
     """Build at `width` without memory for weights, and read every initial scale.
 
-    A build that cannot run on the meta device runs on the CPU instead; the laws are read the same way.
-    The global random state is left as it was.
+    A build that cannot run on the meta device runs on the CPU instead; the laws are read the same
+    way. The global random state is left as it was.
 
     Raises:
         ParametrizationError: build returned no module, or a parameter was never initialised.
@@ -102,7 +102,7 @@ def root_mean_square(tensor: Tensor) -> float:
     """RMS about zero of a tensor's values, accumulated in float64; 0 if it is empty."""
     if tensor.numel() == 0:
         return 0.0
-    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64).item()
+    norm = float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64))
     return norm / math.sqrt(tensor.numel())
 
 
@@ -194,7 +194,7 @@ def _normal_cdf(x: float) -> float:
 
 
 def _inverse_erf(law: _Law) -> _Law | None:
-    """erfinv of a uniform on [a, b] is a truncated normal of std 1/√2."""
+    """Erfinv of a uniform on [a, b] is a truncated normal of std 1/√2."""
     if law.support is None:
         return None
     low, high = (
@@ -255,21 +255,22 @@ class _Regions:
 
 def _span(tensor: Tensor) -> tuple[int, int] | None:
     """The elements of its storage that a tensor covers, if they are without gaps."""
-    start = tensor.storage_offset()
+    start = int(tensor.storage_offset())
     extent = 1 + sum((size - 1) * abs(step) for size, step in zip(tensor.shape, tensor.stride()))
-    return (start, start + tensor.numel()) if extent == tensor.numel() else None
+    count = int(tensor.numel())
+    return (start, start + count) if extent == count else None
 
 
-# --- The watcher -----------------------------------------------------------------------------------
+# --- The watcher --------------------------------------------------------------------------------
 
 _Args = tuple[Any, ...]
 
 
-class _Watcher(TorchDispatchMode):
+class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the law of every storage through a constructor."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._regions: dict[int, _Regions] = {}
         self.paused = False
 
@@ -417,16 +418,16 @@ def _always(value: float) -> _Rule:
 
 def _drawn_normal(watcher: _Watcher, args: _Args, kwargs: dict[str, Any]) -> _Law | None:
     del watcher
-    mean = kwargs.get("mean", args[1] if len(args) > 1 else 0.0)
-    std = kwargs.get("std", args[2] if len(args) > 2 else 1.0)
-    return _normal(float(mean), float(std))
+    return _normal(_argument(args, kwargs, 1, "mean", 0.0), _argument(args, kwargs, 2, "std", 1.0))
 
 
 def _drawn_uniform(watcher: _Watcher, args: _Args, kwargs: dict[str, Any]) -> _Law | None:
     del watcher
-    low = kwargs.get("from", args[1] if len(args) > 1 else 0.0)
-    high = kwargs.get("to", args[2] if len(args) > 2 else 1.0)
-    return _uniform(float(low), float(high))
+    return _uniform(_argument(args, kwargs, 1, "from", 0.0), _argument(args, kwargs, 2, "to", 1.0))
+
+
+def _argument(args: _Args, kwargs: dict[str, Any], index: int, name: str, default: float) -> float:
+    return float(args[index] if len(args) > index else kwargs.get(name, default))
 
 
 _EMPTY = frozenset({"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided"})
@@ -472,8 +473,8 @@ def _watched_initialisers(watcher: _Watcher) -> Iterator[None]:
     """Announce the laws of initialisers that return at once on meta or sample by rejection.
 
     Trap: torch 2.14 rewrote `nn.init.trunc_normal_` so (FACTS: a no-op on meta); `orthogonal_` is a
-    no-op there, too. `trunc_normal_` calls the private function that is replaced here, so callers who
-    imported it by name are seen as well.
+    no-op there, too. `trunc_normal_` calls the private function that is replaced here, so callers
+    who imported it by name are seen as well.
     """
 
     def orthogonal_law(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> _Law:
@@ -486,7 +487,10 @@ def _watched_initialisers(watcher: _Watcher) -> Iterator[None]:
     ) -> _Law:
         return _truncated_normal(mean, std, a, b)
 
-    laws = {"_no_grad_trunc_normal_": truncated_law, "orthogonal_": orthogonal_law}
+    laws: dict[str, Callable[..., _Law]] = {
+        "_no_grad_trunc_normal_": truncated_law,
+        "orthogonal_": orthogonal_law,
+    }
     originals = {name: getattr(nn.init, name) for name in laws if hasattr(nn.init, name)}
 
     def announce(name: str) -> Callable[..., Tensor]:

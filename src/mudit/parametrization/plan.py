@@ -1,8 +1,9 @@
 """The plan: μP as a table keyed by parameter name, computed once and saved as JSON.
 
-Nothing is attached to a parameter or a module. A plan scales a freshly built model's initial values,
-makes ordinary parameter groups for a torch optimizer, and measures the gradient norm that μP holds
-constant over width. Forward multipliers are folded into these (rules.py), so checkpoints are vanilla.
+Nothing is attached to a parameter or a module. A plan scales a freshly built model's initial
+values, makes ordinary parameter groups for a torch optimizer, and measures the gradient norm that
+μP holds constant over width. Forward multipliers are folded into these (rules.py), so checkpoints
+are vanilla.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ class Plan:
     # --- using it --------------------------------------------------------------------------------
 
     def build(self) -> nn.Module:
-        """build(width), with the plan's initial scale.
+        """The model at the plan's width, with the plan's initial scale.
 
         Raises:
             ParametrizationError: The plan was loaded without its build function.
@@ -390,8 +391,8 @@ def plan(
 ) -> Plan:
     """The plan that puts `build(width)` into μP.
 
-    Which dimensions grow is measured on builds at base width, at twice it, and at `width`, all on the
-    meta device; roles come from the layers' classes, and what these leave open is refused.
+    Which dimensions grow is measured on builds at base width, at twice it, and at `width`, all on
+    the meta device; roles come from the layers' classes, and what these leave open is refused.
 
     Args:
         build: Makes the model at a width, initial values included. Must be a function of width.
@@ -451,15 +452,16 @@ def load_plan(path: str | Path, build: Build | None = None) -> Plan:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ParametrizationError(
-            f"{path} is not a plan of this version of mudit: {error}. Make it again with mudit.plan."
+            f"{path} is not a plan of this version of mudit: {error}. Make it again: mudit.plan."
         ) from error
 
 
 def _row_from_json(row: Mapping[str, Any]) -> PlanRow:
-    return PlanRow(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    return PlanRow(**values)
 
 
-# --- making it -------------------------------------------------------------------------------------
+# --- making it ----------------------------------------------------------------------------------
 
 
 def _make(build: Build, width: int, base_width: int, options: PlanOptions) -> Plan:

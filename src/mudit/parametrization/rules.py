@@ -1,10 +1,10 @@
 """The one place where μP's exponents live.
 
 Notation. A weight is W = m·W̃. W̃ is what μP speaks of: initial RMS σ·RMS(base)·r^-b, learning rate
-η·r_in^-c·r_out^d; m = φ·r^-a is its forward multiplier. r_in and r_out are the ratios of the tensor's
-measured fan-in and fan-out to those at base width; where only one of them grows, the other is 1.
-Nothing is inserted into the model: m is folded into the initial scale, lr, weight decay, eps and the
-clipping norm (`fold`), which gives the same training.
+η·r_in^-c·r_out^d; m = φ·r^-a is its forward multiplier. r_in and r_out are the ratios of the
+tensor's measured fan-in and fan-out to those at base width; where only one of them grows, the
+other is 1. Nothing is inserted into the model: m is folded into the initial scale, lr, weight
+decay, eps and the clipping norm (`fold`), which gives the same training.
 
     Adam, AdamW         a (fwd)   b (init)   c (lr)   d (lr)   gradient shrinks as
     input               0         0          0        0        1/r_out

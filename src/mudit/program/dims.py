@@ -73,7 +73,7 @@ def growing_dimensions(shapes: Mapping[int, Mapping[str, Shape]]) -> dict[str, t
     if not any(any(dims) for dims in growing.values()):
         raise ParametrizationError(
             f"build(width) returned the same shapes at widths {widths}: it ignores its argument. "
-            "build must be a function of width, e.g. lambda n: DiT(replace(config, num_heads=n//64))."
+            "build must be a function of width, e.g. lambda n: DiT(replace(c, num_heads=n // 64))."
         )
     return growing
 

@@ -1,4 +1,6 @@
-"""Checkpoints: safetensors and JSON in a folder that is renamed into place. Pickles are never read."""
+"""Checkpoints: safetensors and JSON in a folder that is renamed into place. Pickles are never
+read.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The complete config of one training run, frozen and validated; `config.json` in its folder.
 
-Nothing is filled in later: what a run does follows from this file, the data and the program's version.
+Nothing is filled in later: what a run does follows from this file, the data and the program's
+version.
 """
 
 from __future__ import annotations

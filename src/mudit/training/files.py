@@ -55,7 +55,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small text file, whole or not at all."""
-    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8") and None)
+
+    def write(aside: Path) -> None:
+        aside.write_text(text, encoding="utf-8")
+
+    write_whole(path, write)
 
 
 class RecordFile:

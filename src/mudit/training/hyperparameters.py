@@ -50,7 +50,9 @@ class Hyperparameters:
     def flat(self) -> dict[str, float]:
         """By dotted name, e.g. `lr` and `phi.output`."""
         values = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _BY_ROLE
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in _BY_ROLE
         }
         for name in _BY_ROLE:
             values |= {f"{name}.{role}": value for role, value in getattr(self, name).items()}

@@ -1,4 +1,6 @@
-"""The learning rate over a run, as a factor on every group: ratios between groups stay as they are."""
+"""The learning rate over a run, as a factor on every group: ratios between groups stay as they
+are.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """One training run, from its config to its `trial.json`; resumable to the bit.
 
 A run's folder: `config.json`, `plan.json`, `records.jsonl` (reproducible), `timings.jsonl`,
-`checkpoint-STEP/` while it runs; `model.safetensors`, `ema.safetensors` and `trial.json` at its end.
+`checkpoint-STEP/` while it runs; `model.safetensors`, `ema.safetensors` and `trial.json` at its
+end.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, ContextManager, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -308,7 +310,9 @@ class _Run:
         )
         parts = config.training.accumulation
         sums: list[Tensor] = []
-        for chunk in zip(*(tensor.to(self.device).chunk(parts) for tensor in (x0, t, noise, labels))):
+        for chunk in zip(
+            *(tensor.to(self.device).chunk(parts) for tensor in (x0, t, noise, labels))
+        ):
             terms = self._loss(*chunk)
             (terms[0] / parts).backward()  # type: ignore[no-untyped-call]
             means = [term.detach() / parts for term in terms]
@@ -322,7 +326,7 @@ class _Run:
             )
         return [terms.total.mean(), *(value.mean() for value in terms.named().values())]
 
-    def _autocast(self) -> ContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.training.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
@@ -407,9 +411,7 @@ class _Run:
                 diverged_step, score = self.config.steps, None
         self.records.sync()
         for name, model in (("model", self.model), ("ema", self.ema.model)):
-            write_whole(
-                self.folder / f"{name}.safetensors", lambda path, m=model: save_weights(m, path)
-            )
+            write_whole(self.folder / f"{name}.safetensors", partial(save_weights, model))
         steps_run = diverged_step or self.config.steps
         return TrialRecord(
             key=key,
@@ -464,5 +466,4 @@ def _tensorboard(folder: Path) -> Any:
             "training.tensorboard needs TensorBoard, which is not installed: "
             "pip install 'mudit[track]'."
         ) from None
-    return SummaryWriter(folder / "tensorboard")  # type: ignore[no-untyped-call]
-
+    return SummaryWriter(folder / "tensorboard")

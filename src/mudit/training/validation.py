@@ -6,6 +6,7 @@ Losses on it are compared in pairs: what differs between two trials is their wei
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -64,13 +65,13 @@ class ValidationBank:
         sums: dict[str, float] = {}
         for start in range(0, len(self.t), batch_size):
             part = slice(start, start + batch_size)
-            labels = self.labels[part]
-            terms = objective.loss(
-                lambda x_t, t, labels=labels: model(x_t, t, labels),
-                self.x0[part],
-                self.t[part],
-                noise=self.noise[part],
-            )
+            network = partial(_labelled, model, self.labels[part])
+            terms = objective.loss(network, self.x0[part], self.t[part], noise=self.noise[part])
             for name, values in terms.named().items():
                 sums[name] = sums.get(name, 0.0) + values.double().sum().item()
         return {name: value / len(self.t) for name, value in sums.items()}
+
+
+def _labelled(model: nn.Module, labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    output: Tensor = model(x_t, t, labels)
+    return output

@@ -1,4 +1,6 @@
-"""The config of a transfer study (Algorithm 4): what is searched, on what proxy, for what target."""
+"""The config of a transfer study (Algorithm 4): what is searched, on what proxy, for what
+target.
+"""
 
 from __future__ import annotations
 

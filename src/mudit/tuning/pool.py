@@ -83,7 +83,7 @@ def run_jobs(
             stop.set()  # what still runs is saved and stops; the pool waits for it
 
 
-# --- in a worker process ---------------------------------------------------------------------------
+# --- in a worker process ------------------------------------------------------------------------
 
 _stop: Event
 _ticks: SimpleQueue[Tick]
@@ -127,7 +127,7 @@ def _work(job: Job) -> TrialRecord:
         )
 
 
-# --- in the main process ---------------------------------------------------------------------------
+# --- in the main process ------------------------------------------------------------------------
 
 
 @contextmanager
@@ -167,8 +167,7 @@ def exclusive(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"another process is at work in {folder}. Wait for it or stop it, or choose another "
-                "folder with --folder."
+                f"another process is at work in {folder}. Wait for it or stop it, or choose "
+                "another folder with --folder."
             ) from None
         yield
-

@@ -39,8 +39,8 @@ def search(
 ) -> tuple[TrialRecord, ...]:
     """Train every point of the space on the proxy, or what is left of them.
 
-    The Optuna study `search-mup` or `search-sp` lives in the study's folder; a finished trial is never
-    run again, an interrupted one goes on from its checkpoint.
+    The Optuna study `search-mup` or `search-sp` lives in the study's folder; a finished trial is
+    never run again, an interrupted one goes on from its checkpoint.
 
     Args:
         config: The study; its data are resolved.
@@ -76,9 +76,7 @@ def search(
     )
 
 
-def trial_jobs(
-    config: StudyConfig, splits: Splits, parametrization: Parametrization
-) -> list[Job]:
+def trial_jobs(config: StudyConfig, splits: Splits, parametrization: Parametrization) -> list[Job]:
     """The search's training runs, one for each distinct point, in order."""
     jobs: dict[str, Job] = {}
     for point in config.points():
@@ -135,7 +133,7 @@ def importance(config: StudyConfig, trials: tuple[TrialRecord, ...]) -> dict[str
     """
     import optuna
 
-    space = {name: _distribution(config, name) for name in config.search.space}
+    space = _distributions(config)
     finished = [trial for trial in trials if trial.score is not None]
     if len(space) < 2 or len(finished) < 4 or len({trial.score for trial in finished}) < 2:
         return None
@@ -153,11 +151,14 @@ def importance(config: StudyConfig, trials: tuple[TrialRecord, ...]) -> dict[str
     return {name: float(value) for name, value in found.items()}
 
 
-def _distribution(config: StudyConfig, name: str) -> optuna.distributions.FloatDistribution:
-    import optuna
+def _distributions(config: StudyConfig) -> dict[str, optuna.distributions.BaseDistribution]:
+    """The ranges as Optuna knows them; points are enqueued, so only their bounds matter."""
+    from optuna.distributions import FloatDistribution
 
-    low, high, log = parse_space(config.search.space)[name].bounds
-    return optuna.distributions.FloatDistribution(low, high, log=log)
+    bounds = {name: found.bounds for name, found in parse_space(config.search.space).items()}
+    return {
+        name: FloatDistribution(low, high, log=log) for name, (low, high, log) in bounds.items()
+    }
 
 
 def _enqueue(study: optuna.Study, points: list[Point], keys: list[str]) -> None:
@@ -184,7 +185,7 @@ def _waiting(
     """The jobs that are left, each marked as running when it is taken."""
     from optuna.trial import TrialState
 
-    space = {name: _distribution(config, name) for name in config.search.space}
+    space = _distributions(config)
     for _ in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         trial = study.ask(space)
         key = trial.user_attrs["key"]

@@ -62,9 +62,7 @@ def shares_search(config: StudyConfig) -> bool:
     return same_width and config.control_init in (None, config.model.init)
 
 
-def read_branch(
-    config: StudyConfig, splits: Splits, parametrization: Parametrization
-) -> Branch:
+def read_branch(config: StudyConfig, splits: Splits, parametrization: Parametrization) -> Branch:
     """A finished branch of a study, from its folder.
 
     Raises:

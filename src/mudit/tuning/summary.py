@@ -174,9 +174,7 @@ def _samples(config: StudyConfig, parametrization: str) -> Samples | None:
         return arrays["arr_0"], arrays["labels"]
 
 
-def _sample_grids(
-    config: StudyConfig, splits: Splits, has_control: bool
-) -> tuple[SampleGrid, ...]:
+def _sample_grids(config: StudyConfig, splits: Splits, has_control: bool) -> tuple[SampleGrid, ...]:
     grids = []
     for parametrization, name in (("mup", "μP"), ("sp", "sp"))[: 1 + has_control]:
         if (found := _samples(config, parametrization)) is not None:
@@ -222,9 +220,7 @@ def _agreement(config: StudyConfig, splits: Splits, has_control: bool) -> Agreem
         images=len(labels),
         control_agreement=None if other is None else classifier.agreement(*_tensors(other)),
         per_class=classifier.agreement_by_class(images, labels),
-        control_per_class={}
-        if other is None
-        else classifier.agreement_by_class(*_tensors(other)),
+        control_per_class={} if other is None else classifier.agreement_by_class(*_tensors(other)),
         classifier=classifier.description,
     )
 
@@ -245,8 +241,7 @@ def _match(folder: Path, target: TrialRecord, control: TrialRecord) -> StepsToMa
         return None
     steps = [[row.step for row in rows] for rows in curves]
     losses = [
-        smooth([row.terms["denoising"] for row in rows], max(1, len(rows) // 20))
-        for rows in curves
+        smooth([row.terms["denoising"] for row in rows], max(1, len(rows) // 20)) for rows in curves
     ]
     window = max(1, len(losses[0]) // 20)
     # The last points are single steps; the mean over the last twentieth stands for the end.

@@ -128,7 +128,10 @@ def preview(config: StudyConfig) -> Preview:
 
 
 def transfer(
-    config: StudyConfig, *, command: str = "mudit.transfer(config)", listener: Listener | None = None
+    config: StudyConfig,
+    *,
+    command: str = "mudit.transfer(config)",
+    listener: Listener | None = None,
 ) -> TransferResult:
     """Run a transfer study, or what is left of it.
 
@@ -291,8 +294,10 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder that is full of something else."""
     if folder.is_file():
         raise UsageError(f"--folder {folder} is a file, expected a folder or a new name.")
-    if folder.is_dir() and not (folder / "config.json").exists() and any(
-        entry.name != ".lock" for entry in folder.iterdir()
+    if (
+        folder.is_dir()
+        and not (folder / "config.json").exists()
+        and any(entry.name != ".lock" for entry in folder.iterdir())
     ):
         raise UsageError(
             f"{folder} is not empty and holds no study. Choose another folder with --folder."

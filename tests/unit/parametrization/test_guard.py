@@ -115,9 +115,9 @@ def test_initial_values_scaled_twice_or_never(plan, model, optimizer) -> None:
     # 4096 values of the hidden weight tell 1/8 from 1/8·(own kaiming is right): only these differ.
     assert "readout.weight" in named(report)
     assert all("not scaled" in finding.message for finding in report.findings)
+    with torch.no_grad():
+        raw.readout.weight.mul_(10)
     with pytest.raises(mudit.ParametrizationError, match="freshly built"):
-        with torch.no_grad():
-            raw.readout.weight.mul_(10)
         plan.initialize_(raw)
 
 

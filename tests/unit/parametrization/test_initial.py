@@ -77,7 +77,9 @@ def test_exact_scale(case: str) -> None:
     assert root_mean_square(One(init).weight) == pytest.approx(scale.rms, rel=0.03, abs=1e-12)
 
 
-@pytest.mark.parametrize("init", [lambda w: w.normal_().sin_(), lambda w: w.copy_(torch.randn(N, N).exp())])
+@pytest.mark.parametrize(
+    "init", [lambda w: w.normal_().sin_(), lambda w: w.copy_(torch.randn(N, N).exp())]
+)
 def test_what_is_not_recognised_is_estimated_and_says_so(init) -> None:
     torch.manual_seed(0)
     scale = observe(lambda n: One(init), N).scales["weight"]

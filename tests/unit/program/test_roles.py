@@ -37,7 +37,10 @@ def roles_of(build, widths=(16, 32)):
         (lambda n: nn.ConvTranspose2d(4, n, 2), {"weight": "input", "bias": "input"}),
         (lambda n: nn.Embedding(10, n), {"weight": "input"}),
         (lambda n: nn.LayerNorm(n), {"weight": "input", "bias": "input"}),
-        (lambda n: nn.MultiheadAttention(n, 4), {"in_proj_weight": "hidden", "in_proj_bias": "input"}),
+        (
+            lambda n: nn.MultiheadAttention(n, 4),
+            {"in_proj_weight": "hidden", "in_proj_bias": "input"},
+        ),
     ],
 )
 def test_roles_follow_from_what_grows(layer, roles) -> None:

@@ -182,7 +182,7 @@ def test_the_plan_is_written_and_followed(run, tmp_path) -> None:
     assert load_plan(tmp_path / "run" / "plan.json") == make_plan(run)
 
 
-# --- what goes wrong -------------------------------------------------------------------------------
+# --- what goes wrong ----------------------------------------------------------------------------
 
 
 def test_another_config_is_refused_with_the_difference(run, tmp_path) -> None:
@@ -230,15 +230,13 @@ def test_damaged_checkpoint_is_named(run, tmp_path) -> None:
         train(run, tmp_path / "run")
 
 
-# --- the validation bank ---------------------------------------------------------------------------
+# --- the validation bank ------------------------------------------------------------------------
 
 
 def test_the_bank_is_a_function_of_data_and_seed() -> None:
     validation = open_splits(_data()).validation
     objective = DDPM(_objective())
-    first, second = (
-        ValidationBank.draw(validation, objective, size=500, seed=3) for _ in range(2)
-    )
+    first, second = (ValidationBank.draw(validation, objective, size=500, seed=3) for _ in range(2))
     assert torch.equal(first.noise, second.noise)
     assert torch.equal(first.x0, second.x0)
     other = ValidationBank.draw(validation, objective, size=500, seed=4)

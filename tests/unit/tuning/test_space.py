@@ -68,8 +68,12 @@ def test_grid_is_the_product() -> None:
 def test_random_draws_follow_their_law_and_seed() -> None:
     """The paper's four HPs (FACTS §3.3), 80 trials; more draws do not change the first ones."""
     space = parse_space(
-        {"lr": "log_uniform(2.5e-5, 2.5e-3)", "clip": "log_uniform(0.01, 100)",
-         "warmup_steps": "uniform(1, 20000)", "beta1": "grid(0.9, 0.95)"}
+        {
+            "lr": "log_uniform(2.5e-5, 2.5e-3)",
+            "clip": "log_uniform(0.01, 100)",
+            "warmup_steps": "uniform(1, 20000)",
+            "beta1": "grid(0.9, 0.95)",
+        }
     )
     points = random_points(space, count=80, seed=1)
     assert points == random_points(space, count=2000, seed=1)[:80]

@@ -132,7 +132,9 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_study_that_was_stopped_goes_on_to_the_bit(study, tmp_path, how) -> None:
-    study = dataclasses.replace(study, workers=2, proxy=TaskConfig(width=16, batch_size=16, steps=60))
+    study = dataclasses.replace(
+        study, workers=2, proxy=TaskConfig(width=16, batch_size=16, steps=60)
+    )
     straight = dataclasses.replace(study, folder=str(tmp_path / "straight"))
     stopped = dataclasses.replace(study, folder=str(tmp_path / "stopped"))
     transfer(straight)
