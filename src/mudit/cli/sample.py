@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--per_class", type=int, default=10, help="images of each class")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument("--method", type=str, default="ddim", help="ddim or ddpm")
-    parser.add_argument("--cfg_scale", type=float, default=2.0, help="guidance; 1: none")
+    parser.add_argument("--cfg_scale", type=float, default=1.5, help="guidance; 1: none")
     parser.add_argument("--cfg_channels", type=str, default="all", help="all or first_three")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--out", type=str, default="samples.png", help="the grid, a class in a row")

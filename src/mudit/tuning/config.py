@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from mudit.data import Splits
+from mudit.data import Splits, batch_indices
 from mudit.diffusion import DDPMConfig, GuidedChannels
 from mudit.errors import UsageError
 from mudit.models import DiTConfig, scale_to_width
@@ -96,7 +96,7 @@ class SamplingConfig:
     classes: int = 10
     steps: int = 50
     method: Literal["ddpm", "ddim"] = "ddim"
-    cfg_scale: float = 2.0
+    cfg_scale: float = 1.5
     cfg_channels: GuidedChannels = "all"
 
     def __post_init__(self) -> None:
@@ -228,7 +228,11 @@ def run_config(
         hps: The run's base HPs.
         parametrization: `sp` for the control, which may have an initialisation of its own.
         threads: CPU threads.
+
+    Raises:
+        UsageError: The model cannot have that width, or there are fewer images than in a batch.
     """
+    batch_indices(splits.train.num_samples, task.batch_size, config.seed, 0)
     model = model_config(config, splits, task.width)
     if parametrization == "sp" and config.control_init is not None:
         model = dataclasses.replace(model, init=config.control_init)
