@@ -158,7 +158,7 @@ def test_damaged_data_are_named(capsys) -> None:
         labels = (np.arange(count) % 2).astype(np.uint8)
         header = np.array([0x801, count], ">i4").tobytes()
         Path(f"set/{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-    assert run(capsys, "cost", "--data.source=idx:set", "--proxy.batch_size=16")[0] == 0
+    assert run(capsys, "cost", "--data.source=idx:set", *SMALL)[0] == 0
     whole = Path("set/train-images-idx3-ubyte").read_bytes()
     Path("set/train-images-idx3-ubyte").write_bytes(whole[:-5])
     code, _, err = run(capsys, "transfer", "--data.source=idx:set")

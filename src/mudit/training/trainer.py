@@ -357,6 +357,8 @@ class _Run:
         ]
         bad = next((row.step for row in rows if not math.isfinite(row.loss)), None)
         self.records.write([row for row in rows if bad is None or row.step < bad])
+        if self.board is not None:
+            _show(self.board, rows[-1])
         return rows, bad
 
     def _time(self, done: int, count: int, since: float) -> float:
@@ -456,6 +458,14 @@ def _update_ratios(plan: Plan, model: nn.Module, before: list[Tensor]) -> dict[s
         both[0] += (new - old).double().square().sum().item()
         both[1] += old.double().square().sum().item()
     return {role: math.sqrt(u / w) for role, (u, w) in sorted(sums.items()) if w > 0}
+
+
+def _show(board: Any, row: StepRecord) -> None:
+    values = {"loss": row.loss, "grad_norm": row.grad_norm, "lr": row.lr}
+    values |= {f"terms/{name}": value for name, value in row.terms.items()}
+    values |= {f"update_ratio/{role}": value for role, value in row.update_ratio.items()}
+    for name, value in values.items():
+        board.add_scalar(name, value, row.step)
 
 
 def _tensorboard(folder: Path) -> Any:

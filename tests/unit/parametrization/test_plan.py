@@ -195,6 +195,24 @@ def test_survives_deepcopy_compile_ddp_prefixes_and_reload() -> None:
     assert torch.equal(fresh(x, t, y), model(x, t, y))
 
 
+def test_survives_a_real_ddp_wrapper(tmp_path) -> None:
+    import torch.distributed as dist
+
+    plan = mudit.plan(tiny, width=32, base_width=16)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rdv", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(plan.build())
+        optimizer = torch.optim.AdamW(plan.param_groups(wrapped, lr=1e-3))
+        plan.guard(optimizer)
+        x, t, y = torch.randn(2, 1, 8, 8), torch.tensor([1, 2]), torch.tensor([3, 4])
+        (wrapped(x, t, y) - 1).square().sum().backward()
+        assert plan.clip_grad_norm_(wrapped, 1.0) > 0
+        optimizer.step()
+        assert mudit.audit(optimizer, wrapped, plan).verdict == "PASS"
+    finally:
+        dist.destroy_process_group()
+
+
 COMPILE = """
 import torch, mudit
 from tests_support import tiny
