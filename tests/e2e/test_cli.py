@@ -133,6 +133,13 @@ MISTAKES = {
     "optimizer": (["plan", "--model=DiT-S/2", "--optimizer=lion"], 2, ["lion", "adamw"]),
     "config file": (["transfer", "--config=none.yaml"], 2, ["none.yaml"]),
     "sp": (["transfer", "--parametrization.parametrization=sp"], 2, ["--control sp"]),
+    "steps to sample": (["transfer", "--sampling.steps=1"], 2, ["sampling.steps", "at least 2"]),
+    "too many": (["transfer", "--sampling.steps=2000"], 2, ["sampling.steps", "1000"]),
+    "device": (["transfer", "--training.device=gpu"], 2, ["training.device", "cuda"]),
+    "no images asked": (["sample", "x", "--per_class=0"], 2, ["per_class"]),
+    "no format": (["sample", "x", "--out=a.xyz"], 2, ["a.xyz", ".png"]),
+    "negative seed": (["sample", "x", "--seed=-3"], 2, ["-3"]),
+    "dotted": (["transfer", "--search.space.phi.output=grid(1)"], 2, ["mapping"]),
     "patch": (["transfer", "--model.patch_size=3"], 2, ["patch", "3", "8"]),
 }
 

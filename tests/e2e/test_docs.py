@@ -29,6 +29,7 @@ import mudit
 from mudit.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
+SLOW = ("parametrization.md", "transfer.md")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SMALL = {
     "transfer": [
@@ -130,7 +131,7 @@ def page_folder(tmp_path, monkeypatch) -> Iterator[Path]:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=[pytest.mark.slow] * (page.name == "transfer.md"))
+        pytest.param(page, marks=[pytest.mark.slow] * (page.name in SLOW))
         for page in [*PAGES, ROOT / "README.md"]
     ],
     ids=lambda page: page.name,

@@ -30,10 +30,11 @@ class StepsToMatch(NamedTuple):
 
 
 def smooth(values: Numbers, window: int) -> NDArray[np.float64]:
-    """Centred running mean over `window` points, narrowed symmetrically towards both ends.
+    """Centred running mean over `window` points.
 
-    The first and last points stay as they are, so the curve keeps its ends and is never shifted.
-    Values that are not finite are left out of the means, and stay NaN in the result.
+    Near the start, where losses fall fast, the window is narrower, reaching a quarter of the way
+    back: the mean of a steep curve lies above it. Near the end only the part of the window that
+    exists is averaged. Values that are not finite are left out, and stay NaN in the result.
 
     Raises:
         UsageError: `window` is below 1.
@@ -43,11 +44,12 @@ def smooth(values: Numbers, window: int) -> NDArray[np.float64]:
     curve = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(curve)
     index = np.arange(len(curve))
-    half = np.minimum(np.minimum(index, index[::-1]), (window - 1) // 2)
+    half = np.minimum(index // 4, (window - 1) // 2)
+    end = np.minimum(index + half + 1, len(curve))
     sums = np.concatenate(([0.0], np.cumsum(np.where(finite, curve, 0.0))))
     counts = np.concatenate(([0], np.cumsum(finite)))
-    total = sums[index + half + 1] - sums[index - half]
-    count = counts[index + half + 1] - counts[index - half]
+    total = sums[end] - sums[index - half]
+    count = counts[end] - counts[index - half]
     return np.where(finite, total / np.maximum(count, 1), np.nan)
 
 

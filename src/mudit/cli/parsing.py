@@ -41,12 +41,10 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         raise UsageError(_explained(parser, str(error))) from None
 
 
-def study_config(namespace: Namespace, *, skip: Sequence[str] = ()) -> StudyConfig:
-    """The study's config from parsed options; `skip`: options of the verb's own."""
+def study_config(namespace: Namespace) -> StudyConfig:
+    """The study's config from parsed options."""
     values: dict[str, Any] = dict(namespace.items())
-    return StudyConfig(
-        **{key: value for key, value in values.items() if key not in ("config", *skip)}
-    )
+    return StudyConfig(**{key: value for key, value in values.items() if key != "config"})
 
 
 def output_path(text: str) -> Path:
@@ -69,4 +67,7 @@ def _explained(parser: ArgumentParser, message: str) -> str:
     for option in (word for word in given if word.startswith("--") and word not in known):
         if near := difflib.get_close_matches(option, known, n=1):
             text += f". Did you mean {near[0]}?"
+    if "search.space" in text and "class 'str'" in text:
+        text += ". A HP of a role has a dot in its name: give the space as a mapping, "
+        text += '--search.space \'{lr: "log2(-9, -5)", phi.output: "grid(0.5, 1, 2)"}\''
     return f"{text} (`{parser.prog} --help` lists all options)"

@@ -23,13 +23,24 @@ def run(argv: Sequence[str]) -> int:
         default="DiT-XL/2",
         help="a preset's name, or package.module:function where function(width) builds a model",
     )
-    parser.add_argument("--init", type=str, default="dit_mup", help="a preset's init: dit, dit_mup")
+    parser.add_argument(
+        "--init", type=str, default="", help="dit or dit_mup; default: the preset's"
+    )
     parser.add_argument("--width", type=int, default=1152, help="width of the model")
     parser.add_argument("--base_width", type=int, default=288, help="where nothing changes")
     parser.add_argument("--parametrization", type=str, default="mup", help="mup or sp")
     parser.add_argument("--optimizer", type=str, default="adamw", help="adamw, adam or sgd")
     parser.add_argument("--wd", type=str, default="independent", help="independent or constant")
     parser.add_argument("--eps_rule", type=str, default="constant", help="constant or scaled")
+    parser.add_argument("--zero_readout", type=bool, default=False, help="zero the readout")
+    for name, text in (("phi", "forward"), ("sigma", "initial scale"), ("lr_multiplier", "lr")):
+        parser.add_argument(
+            f"--{name}",
+            type=dict[str, float],
+            default={},
+            help=f"base {text} multiplier by role, e.g. '{{output: 4}}'",
+        )
+    parser.add_argument("--base_shapes", type=str, default="", help="a .bsh that must agree")
     parser.add_argument("--json", type=str, default="", help="write the plan to this file, too")
     parser.add_argument("--bsh", type=str, default="", help="write a microsoft/mup base-shape file")
     options = parse(parser, argv)
@@ -41,6 +52,11 @@ def run(argv: Sequence[str]) -> int:
         optimizer=options.optimizer,
         wd=options.wd,
         eps_rule=options.eps_rule,
+        zero_readout=options.zero_readout,
+        phi=options.phi,
+        sigma=options.sigma,
+        lr_multiplier=options.lr_multiplier,
+        base_shapes=options.base_shapes or None,
     )
     if options.json:
         made.save(output_path(options.json))
@@ -58,7 +74,7 @@ def build_function(name: str, *, init: str) -> Build:
     """
     module, colon, function = name.partition(":")
     if not colon:
-        return builder(preset(name, init=init))
+        return builder(preset(name, init=init) if init else preset(name))
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     try:
         found: Build = getattr(importlib.import_module(module), function)

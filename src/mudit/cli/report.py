@@ -9,7 +9,7 @@ from pathlib import Path
 from mudit.cli.parsing import make_parser, parse
 from mudit.cli.texts import transfer_line
 from mudit.training import open_splits
-from mudit.tuning import read_branch, read_study, write_study_report
+from mudit.tuning import read_branch, read_control, read_study, write_study_report
 
 
 def run(argv: Sequence[str]) -> int:
@@ -18,10 +18,13 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("folder", type=str, help="the study's folder")
     config = read_study(Path(parse(parser, argv).folder))
     splits = open_splits(config.data)
-    control = read_branch(config, splits, "sp") if config.control == "sp" else None
     command = shlex.join(["mudit", "report", *argv])
     result = write_study_report(
-        config, splits, read_branch(config, splits, "mup"), control, command=command
+        config,
+        splits,
+        read_branch(config, splits, "mup"),
+        read_control(config, splits),
+        command=command,
     )
     print(transfer_line(result))
     return 0

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
 from mudit.cli.parsing import make_parser, output_path, parse
-from mudit.diffusion import DDPM
-from mudit.errors import DataError
+from mudit.diffusion import DDPM, GuidedChannels
+from mudit.errors import DataError, UsageError
 from mudit.evaluation import as_images, generate
 from mudit.models import DiT
-from mudit.training import RunConfig, generator, load_weights, read_config
+from mudit.training import RunConfig, generator, load_weights, read_config, resolve_device
+from mudit.tuning import SamplingConfig
 
 
 def run(argv: Sequence[str]) -> int:
@@ -24,13 +26,25 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--classes", type=list[int], default=[], help="classes; default: all")
     parser.add_argument("--per_class", type=int, default=10, help="images of each class")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
-    parser.add_argument("--method", type=str, default="ddim", help="ddim or ddpm")
+    parser.add_argument("--method", type=Literal["ddim", "ddpm"], default="ddim")
     parser.add_argument("--cfg_scale", type=float, default=1.5, help="guidance; 1: none")
-    parser.add_argument("--cfg_channels", type=str, default="all", help="all or first_three")
+    parser.add_argument("--cfg_channels", type=GuidedChannels, default="all")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--out", type=str, default="samples.png", help="the grid, a class in a row")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     options = parse(parser, argv)
     out, folder = output_path(options.out), Path(options.run)
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise UsageError(f"--out {out}: {out.suffix!r} is no image format; use e.g. .png.")
+    if options.seed < 0:
+        raise UsageError(f"--seed is {options.seed}, expected ≥ 0.")
+    sampling = SamplingConfig(
+        per_class=options.per_class,
+        steps=options.steps,
+        method=options.method,
+        cfg_scale=options.cfg_scale,
+        cfg_channels=options.cfg_channels,
+    )
     if not (folder / "ema.safetensors").exists():
         raise DataError(f"{folder} holds no finished run: there is no ema.safetensors in it.")
     config = read_config(RunConfig, folder / "config.json")
@@ -38,17 +52,17 @@ def run(argv: Sequence[str]) -> int:
     load_weights(model, folder / "ema.safetensors")
     classes = options.classes or list(range(config.model.num_classes))
     x = generate(
-        model.eval(),
+        model.to(resolve_device(options.device)).eval(),
         DDPM(config.objective),
-        torch.tensor(classes).repeat_interleave(options.per_class),
+        torch.tensor(classes).repeat_interleave(sampling.per_class),
         generator=generator(options.seed, "sample"),
-        steps=options.steps,
-        method=options.method,
-        cfg_scale=options.cfg_scale,
-        cfg_channels=options.cfg_channels,
+        steps=sampling.steps,
+        method=sampling.method,
+        cfg_scale=sampling.cfg_scale,
+        cfg_channels=sampling.cfg_channels,
     )
     _save_grid(as_images(x), rows=len(classes), path=out)
-    print(f"{len(x)} images of width {config.model.width}: {out}")
+    print(f"{len(x)} images from the model of width {config.model.width}: {out}")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mudit.tuning import Preview, TransferResult
+from mudit.tuning import Branch, Preview, TransferResult
 
 
 def cost_text(preview: Preview) -> str:
@@ -36,7 +36,7 @@ def transfer_line(result: TransferResult) -> str:
         outcome = f"target loss {target.score:.5f}"
         if result.agreement is not None:
             outcome += f", {100 * result.agreement:.0f} % of samples have the class asked for"
-    if result.control is not None and result.control.target.score is not None:
+    if isinstance(result.control, Branch) and result.control.target.score is not None:
         outcome += f" (sp control: loss {result.control.target.score:.5f})"
     return (
         f"{best} → {outcome}; search cost {100 * result.cost_ratio:.1f} % of the target's.\n"

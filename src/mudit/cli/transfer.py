@@ -17,16 +17,12 @@ def run(argv: Sequence[str]) -> int:
         "transfer",
         "Tune base HPs on a small proxy, train the big target with the best, sample it, and write "
         "a report (Algorithm 4). With no options: scikit-learn's digits, five learning rates. The "
-        "same command again resumes.",
+        "same command again resumes. With --dry-run: print config, plan and cost, and stop.",
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print config, plan and cost, and stop",
-    )
-    options = parse(parser, argv)
-    config = study_config(options, skip=("dry_run",))
-    if options.dry_run:
+    # Not one of the parser's, so that --print_config holds a study and nothing else.
+    options = [option for option in argv if option != "--dry-run"]
+    config = study_config(parse(parser, options))
+    if len(options) < len(argv):
         print(preview_text(preview(config)))
         return 0
     command = shlex.join(["mudit", "transfer", *argv])

@@ -450,7 +450,7 @@ def load_plan(path: str | Path, build: Build | None = None) -> Plan:
             rows=tuple(_row_from_json(row) for row in fields["rows"]),
             _build=build,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise ParametrizationError(
             f"{path} is not a plan of this version of mudit: {error}. Make it again: mudit.plan."
         ) from error

@@ -126,8 +126,9 @@ def optimizer_name(optimizer: str | type[torch.optim.Optimizer]) -> Optimizer:
             return optimizer
         refused = repr(optimizer)
     else:
-        if optimizer in _CLASSES:
-            return _CLASSES[optimizer]
+        for cls in optimizer.__mro__:  # a subclass counts as its torch class
+            if cls in _CLASSES:
+                return _CLASSES[cls]
         refused = f"{optimizer.__module__}.{optimizer.__qualname__}"
     raise ParametrizationError(
         f"no μP rule is known for the optimizer {refused}, and none is guessed: rules exist for "
@@ -141,13 +142,10 @@ def optimizer_name_of(optimizer: torch.optim.Optimizer) -> Optimizer:
     Raises:
         ParametrizationError: It has no rule.
     """
-    for cls in type(optimizer).__mro__:
-        if cls in _CLASSES:
-            name = _CLASSES[cls]
-            # torch's AdamW is Adam with this switch on.
-            decoupled = optimizer.defaults.get("decoupled_weight_decay", False)
-            return "adamw" if name == "adam" and decoupled else name
-    return optimizer_name(type(optimizer))
+    name = optimizer_name(type(optimizer))
+    # torch's AdamW is Adam with this switch on.
+    decoupled = optimizer.defaults.get("decoupled_weight_decay", False)
+    return "adamw" if name == "adam" and decoupled else name
 
 
 def multipliers(

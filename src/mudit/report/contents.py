@@ -283,6 +283,16 @@ def control_trials(contents: StudyContents) -> tuple[TrialCurve, ...]:
     return contents.control.trials or contents.trials
 
 
+def all_runs(contents: StudyContents) -> tuple[TrialCurve, ...]:
+    """Every run of the study and of its control, each once: trials, then target."""
+    runs = (*contents.trials, contents.target_run)
+    control = contents.control
+    if control is None:
+        return runs
+    target = () if control.target_run is None else (control.target_run,)
+    return (*runs, *control.trials, *target)
+
+
 def cost_facts(
     trials: Iterable[TrialRecord],
     target: TrialRecord,

@@ -43,7 +43,9 @@ a { color: var(--mup); }
 .tile dd { margin: 0; }
 .tile .value { font-size: 25px; font-weight: 650; line-height: 1.35; letter-spacing: -.01em;
   font-variant-numeric: tabular-nums; }
-.tile .value.long { font-size: 17px; line-height: 1.45; overflow-wrap: anywhere; }
+.tile .value.lines { font-size: 14px; letter-spacing: 0; overflow-wrap: anywhere; padding: 3px 0; }
+.tile .value.lines > span { display: block; }
+.tile .value.lines span span { font-weight: 400; color: var(--muted); }
 .tile .beside { color: var(--muted); font-size: 13px; line-height: 1.4; }
 nav { margin: 26px 0 0; padding: 10px 0; border-top: 1px solid var(--rule);
   border-bottom: 1px solid var(--rule); font-size: 14px; display: flex; flex-wrap: wrap;
@@ -74,9 +76,14 @@ th { font-weight: 600; color: var(--muted); white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 th:last-child, td:last-child { padding-right: 2px; }
 table.facts { width: auto; }
+table.facts tr:first-child td { border-top: 1px solid var(--rule); }
+table.facts td, table.facts th { padding-right: 28px; }
 table.facts td:first-child { color: var(--muted); padding-right: 28px; white-space: nowrap; }
-table.plan td:first-child { min-width: 220px; }
+table.plan td:first-child { min-width: 200px; }
 table.plan { font-size: 13.5px; }
+.copies { font-weight: 650; font-size: 12.5px; }
+.same { color: var(--muted); }
+.other { font-weight: 600; }
 .name { font-size: 12.5px; overflow-wrap: anywhere; }
 .why { display: block; color: var(--muted); font-size: 12.5px; line-height: 1.4; }
 .role { white-space: nowrap; }

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from mudit.analysis import smooth
 from mudit.report import formats
-from mudit.report.contents import StudyContents, TrialCurve
+from mudit.report.contents import StudyContents, TrialCurve, all_runs
 from mudit.report.search import varied_hps
-from mudit.report.theme import ROLES, Theme, log_losses, log_powers, log_steps, new_figure
+from mudit.report.theme import ROLES, Theme, log_losses, log_powers, new_figure, step_axis
 
 _MOST_LABELS = 9
 _MOST_POINTS = 1500
 _HALO = 0.22
+_DASHES = (0, (3, 2))
 
 
 class Curve(NamedTuple):
@@ -73,20 +74,26 @@ class CurvesInfo(NamedTuple):
     limits: tuple[float, float]
 
 
-class UpdatesInfo(NamedTuple):
-    """Update-to-weight ratios, as (role, steps, ratios), of the target and of the chosen trial."""
+class RoleLine(NamedTuple):
+    """Update-to-weight ratios of one role, and their running geometric mean."""
 
-    target: tuple[tuple[str, NDArray[np.int64], NDArray[np.float64]], ...]
-    proxy: tuple[tuple[str, NDArray[np.int64], NDArray[np.float64]], ...]
+    role: str
+    steps: NDArray[np.int64]
+    ratios: NDArray[np.float64]
+    smoothed: NDArray[np.float64]
+
+
+class UpdatesInfo(NamedTuple):
+    """Update-to-weight ratios of the target and of the chosen trial."""
+
+    target: tuple[RoleLine, ...]
+    proxy: tuple[RoleLine, ...]
 
 
 def curves_info(contents: StudyContents) -> CurvesInfo:
     """The training curves of the search and of the targets."""
     control = contents.control
-    runs = [*contents.trials, contents.target_run]
-    if control is not None:
-        runs += [*control.trials, *([control.target_run] if control.target_run else [])]
-    rows = [row for run in runs for row in run.steps]
+    rows = [row for run in all_runs(contents) for row in run.steps]
     term = "denoising" if rows and all("denoising" in row.terms for row in rows) else "loss"
     searches = [_search_panel(contents.parametrization, contents.trials, contents.best_key, term)]
     if control is not None and control.trials:
@@ -142,18 +149,21 @@ def _target_panel(contents: StudyContents, term: str) -> CurvesPanel:
 
 def _curve(run: TrialCurve, term: str, *, label: str, shade: float | None, chosen: bool) -> Curve:
     raw = np.array([row.terms[term] if term != "loss" else row.loss for row in run.steps])
-    window = max(1, len(raw) // 40)
     return Curve(
         label=label,
         parametrization=run.record.parametrization,
         steps=np.array([row.step for row in run.steps], dtype=np.int64),
         raw=raw.astype(np.float64),
-        smoothed=smooth(raw, window),
+        smoothed=smooth(raw, _window(raw)),
         shade=shade,
         chosen=chosen,
         diverged_step=run.record.diverged_step,
         validation=tuple((row.step, row.denoising) for row in run.validation("raw")),
     )
+
+
+def _window(values: NDArray[np.float64]) -> int:
+    return max(1, len(values) // 14)
 
 
 def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
@@ -168,20 +178,20 @@ def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
 
 def draw_curves(info: CurvesInfo, theme: Theme) -> Figure:
     """The figure: searches above, targets below. Call it inside `type_style`."""
-    figure = new_figure(6.6)
+    figure = new_figure(6.8)
     grid = figure.add_gridspec(2, len(info.searches), height_ratios=(1, 1.15))
     searches = [figure.add_subplot(grid[0, place]) for place in range(len(info.searches))]
     for axes, panel in zip(searches, info.searches, strict=True):
         _frame(axes, panel, info)
-        for curve in panel.curves:
-            _draw_trial(axes, curve, theme)
-        if len(panel.curves) <= _MOST_LABELS:
-            axes.legend(loc="upper right", fontsize=8, handlelength=1.4, labelspacing=0.25)
+        for curve, label in zip(panel.curves, _labels(panel.curves), strict=True):
+            _draw_trial(axes, curve, theme, label=label)
+        if panel.curves:
+            axes.legend(loc="lower left", ncols=2, fontsize=8, handlelength=1.4, labelspacing=0.25)
     axes = figure.add_subplot(grid[1, :])
     _frame(axes, info.targets, info)
     for place, curve in enumerate(info.targets.curves):
         _draw_target(axes, curve, theme, place=place)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left")
     for left in (searches[0], axes):
         left.set_ylabel("training loss" if info.term == "loss" else f"{info.term} loss")
     return figure
@@ -189,32 +199,45 @@ def draw_curves(info: CurvesInfo, theme: Theme) -> Figure:
 
 def _frame(axes: Axes, panel: CurvesPanel, info: CurvesInfo) -> None:
     axes.set_title(panel.title)
-    log_steps(axes)
     low, high = info.limits
     if info.log_y:
-        log_losses(axes)
+        log_losses(axes, high / low)
         axes.set_ylim(low / 1.15, high * 1.15)
     else:
         span = (high - low) or 1.0
         axes.set_ylim(low - 0.08 * span, high + 0.08 * span)
-    last = max((int(curve.steps[-1]) for curve in panel.curves if len(curve.steps)), default=1)
+    ends = [(*curve.steps[-1:], curve.diverged_step or 1) for curve in panel.curves]
+    last = int(max((step for end in ends for step in end), default=1))
+    step_axis(axes, last)
     axes.set_xlim(1, max(last * 1.06, 2))
 
 
-def _draw_trial(axes: Axes, curve: Curve, theme: Theme) -> None:
+def _labels(curves: Sequence[Curve]) -> list[str]:
+    """What the legend says; a leading underscore keeps a curve out of it."""
+    if len(curves) <= _MOST_LABELS:
+        endings = (
+            " (chosen)" if curve.chosen else " (diverged)" if curve.diverged_step else ""
+            for curve in curves
+        )
+        return [curve.label + ending for curve, ending in zip(curves, endings, strict=True)]
+    named = [f"{curve.label} (chosen)" if curve.chosen else "_" for curve in curves]
+    named[named.index("_")] = "other trials"
+    return named
+
+
+def _draw_trial(axes: Axes, curve: Curve, theme: Theme, *, label: str) -> None:
     colour: str | tuple[float, float, float] = theme.muted
     if curve.shade is not None:
         colour = theme.shade(curve.shade)
     elif curve.chosen:
         colour = theme.run(curve.parametrization)
-    ending = " (chosen)" if curve.chosen else " (diverged)" if curve.diverged_step else ""
     style: dict[str, Any] = {
         "linewidth": 2.6 if curve.chosen else 1.2,
         "zorder": 4 if curve.chosen else 3,
     }
     faint = 1.0 if curve.chosen or curve.shade is not None else 0.5
     steps, smoothed = _thinned(curve.steps, curve.smoothed)
-    axes.plot(steps, smoothed, color=colour, alpha=faint, label=curve.label + ending, **style)
+    axes.plot(steps, smoothed, color=colour, alpha=faint, label=label, **style)
     _mark_divergence(axes, curve, colour)
 
 
@@ -257,31 +280,39 @@ def updates_info(contents: StudyContents) -> UpdatesInfo:
     return UpdatesInfo(_updates(contents.target_run), _updates(contents.best))
 
 
-def _updates(run: TrialCurve) -> tuple[tuple[str, NDArray[np.int64], NDArray[np.float64]], ...]:
-    found = []
+def _updates(run: TrialCurve) -> tuple[RoleLine, ...]:
+    lines = []
     for role in ROLES:
         rows = [(row.step, row.update_ratio[role]) for row in run.steps if role in row.update_ratio]
         rows = [(step, ratio) for step, ratio in rows if math.isfinite(ratio) and ratio > 0]
         if rows:
-            steps, ratios = zip(*rows, strict=True)
-            found.append((role, np.array(steps, dtype=np.int64), np.array(ratios)))
-    return tuple(found)
+            steps = np.array([step for step, _ in rows], dtype=np.int64)
+            ratios = np.array([ratio for _, ratio in rows])
+            smoothed = np.exp(smooth(np.log(ratios), _window(ratios)))
+            lines.append(RoleLine(role, steps, ratios, smoothed))
+    return tuple(lines)
 
 
 def draw_updates(info: UpdatesInfo, theme: Theme) -> Figure:
     """The figure. Call it inside `type_style`."""
     figure = new_figure(3.4)
     axes = figure.subplots()
-    for lines, dashes, width in ((info.proxy, (0, (3, 2)), 1.2), (info.target, "solid", 2.0)):
-        for role, steps, ratios in lines:
-            axes.plot(
-                steps, ratios, color=theme.role(role), linestyle=dashes, linewidth=width,
-                marker="o" if len(steps) == 1 else "", label=role if width > 1.5 else None,
-            )  # fmt: skip
+    for line in info.proxy:
+        axes.plot(
+            line.steps, line.smoothed, color=theme.role(line.role), linestyle=_DASHES, linewidth=1.3
+        )
+    for line in info.target:
+        colour, marker = theme.role(line.role), "o" if len(line.steps) == 1 else ""
+        halo = theme.tint(colour, _HALO)
+        axes.plot(line.steps, line.ratios, color=halo, linewidth=0.7, zorder=1.5)
+        axes.plot(
+            line.steps, line.smoothed, color=colour, linewidth=2, marker=marker, label=line.role
+        )
     axes.plot([], [], color=theme.muted, linewidth=2, label="target")
     if info.proxy:
-        axes.plot([], [], color=theme.muted, linestyle=(0, (3, 2)), label="chosen trial")
-    log_steps(axes)
+        axes.plot([], [], color=theme.muted, linestyle=_DASHES, label="chosen trial")
+    ends = [int(line.steps[-1]) for line in (*info.target, *info.proxy)]
+    step_axis(axes, max(ends, default=1))
     log_powers(axes)
     axes.set_ylabel("‖update‖ / ‖weights‖")
     figure.legend(loc="outside upper center", ncols=7)

@@ -6,11 +6,17 @@ import math
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NAMES = {"mup": "μP", "sp": "sp"}
+_OPTIMIZERS = {name.lower(): name for name in ("Adam", "AdamW", "SGD", "Lion", "Muon")}
 
 
 def parametrization_name(parametrization: str) -> str:
     """`μP` for `mup`, others as they are."""
     return NAMES.get(parametrization, parametrization)
+
+
+def optimizer_name(optimizer: str) -> str:
+    """`AdamW` for `adamw`, others as they are."""
+    return _OPTIMIZERS.get(optimizer, optimizer)
 
 
 def power_of_two(exponent: int) -> str:
@@ -32,7 +38,7 @@ def hp_value(value: float) -> str:
         mantissa, exponent = math.frexp(value)
         if mantissa == 0.5:
             return power_of_two(exponent - 1)
-    return f"{value:.3g}"
+    return f"{value:.3g}".replace("e-0", "e-")
 
 
 def hp_values(hps: dict[str, float]) -> str:
@@ -80,9 +86,11 @@ def flops(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
+    """0.42 s, 42 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"

@@ -15,9 +15,10 @@ from mudit.report.contents import SampleGrid, StudyContents
 from mudit.report.theme import DPI, WIDTH_INCHES, Theme, new_figure
 
 PAGE_PIXELS = round(WIDTH_INCHES * DPI)
-_MARGIN, _BETWEEN, _GAP = 14, 44, 4
-_TITLE, _LABEL, _ROW_LABEL = 40, 26, 92
-_SMALLEST, _LARGEST = 34, 132
+_MARGIN, _BETWEEN, _GAP = 10, 30, 2
+_TITLE, _LABEL, _LETTER = 40, 26, 11  # 8-point letters are some 11 pixels wide here
+SMALLEST, _LARGEST = 34, 132  # of a cell
+_LONGEST = 16  # letters of a row's label
 
 
 class GridPanel(NamedTuple):
@@ -29,9 +30,10 @@ class GridPanel(NamedTuple):
         columns: Cells in a row.
         rows: Rows of cells.
         column_labels: One label per column, or empty.
-        row_labels: One label per row, or empty.
+        row_labels: One label per row, or empty, also if the panel to the left has the same.
         cell_labels: One label per image, or empty.
-        width: Of the whole panel, labels included.
+        left: Width of the row labels.
+        width: Of the whole panel, row labels included.
         height: Likewise.
     """
 
@@ -42,6 +44,7 @@ class GridPanel(NamedTuple):
     column_labels: tuple[str, ...]
     row_labels: tuple[str, ...]
     cell_labels: tuple[str, ...]
+    left: int
     width: int
     height: int
 
@@ -55,12 +58,31 @@ class GridsInfo(NamedTuple):
 def grids_info(contents: StudyContents) -> GridsInfo:
     """The samples, then real images: in one line if their cells stay legible, else stacked."""
     grids = [*contents.samples, *([contents.real_images] if contents.real_images else [])]
+    row_labels = [shared_labels(grid.labels, grid.columns)[1] for grid in grids]
+    same = len(set(row_labels)) == 1  # then they are written once per line of panels
+    lines: list[tuple[GridPanel, ...]] = []
     for across in range(len(grids), 0, -1):
-        width = (PAGE_PIXELS - 2 * _MARGIN - (across - 1) * _BETWEEN) // across
-        if across == 1 or all(_cell_width(grid, width) >= _SMALLEST for grid in grids):
+        margins = [
+            _margin(labels) if not same or index % across == 0 else 0
+            for index, labels in enumerate(row_labels)
+        ]
+        width = _grid_width(across, margins)
+        if across == 1 or all(_cell_width(grid, width) >= SMALLEST for grid in grids):
+            panels = [_panel(*pair, width=width) for pair in zip(grids, margins, strict=True)]
+            lines = [tuple(panels[i : i + across]) for i in range(0, len(panels), across)]
             break
-    panels = [_panel(grid, width) for grid in grids]
-    return GridsInfo(tuple(tuple(panels[i : i + across]) for i in range(0, len(panels), across)))
+    return GridsInfo(tuple(lines))
+
+
+def _grid_width(across: int, margins: Sequence[int]) -> int:
+    """Pixels for the cells of one panel, if `across` panels stand beside each other."""
+    taken = max(sum(margins[i : i + across]) for i in range(0, len(margins), across))
+    return (PAGE_PIXELS - 2 * _MARGIN - (across - 1) * _BETWEEN - taken) // across
+
+
+def _margin(row_labels: Sequence[str]) -> int:
+    letters = max((min(len(label), _LONGEST) for label in row_labels), default=0)
+    return letters * _LETTER + 12 if letters else 0
 
 
 def shared_labels(
@@ -72,9 +94,9 @@ def shared_labels(
     rows = math.ceil(len(labels) / columns)
     by_column = [set(labels[column::columns]) for column in range(min(columns, len(labels)))]
     by_row = [set(labels[row * columns : (row + 1) * columns]) for row in range(rows)]
-    if rows > 1 and all(len(found) == 1 for found in by_column):
+    if all(len(found) == 1 for found in by_column):
         return tuple(found.pop() for found in by_column), (), ()
-    if columns > 1 and all(len(found) == 1 for found in by_row):
+    if all(len(found) == 1 for found in by_row):
         return (), tuple(found.pop() for found in by_row), ()
     return (), (), tuple(labels)
 
@@ -95,18 +117,15 @@ def enlarged(images: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
 
 
 def _cell_width(grid: SampleGrid, width: int) -> int:
-    row_labels = shared_labels(grid.labels, grid.columns)[1]
     columns = min(grid.columns, len(grid.images))
-    room = width - (_ROW_LABEL if row_labels else 0)
-    return min(_LARGEST, (room + _GAP) // columns - _GAP)
+    return min(_LARGEST, (width + _GAP) // columns - _GAP)
 
 
-def _panel(grid: SampleGrid, width: int) -> GridPanel:
+def _panel(grid: SampleGrid, left: int, *, width: int) -> GridPanel:
     by_column, by_row, by_cell = shared_labels(grid.labels, grid.columns)
     cells = enlarged(grid.images, max(1, _cell_width(grid, width)))
     columns = min(grid.columns, len(cells))
     rows = math.ceil(len(cells) / columns)
-    left = _ROW_LABEL if by_row else 0
     pitch = cells.shape[1] + _GAP + (_LABEL if by_cell else 0)
     return GridPanel(
         title=grid.title,
@@ -114,8 +133,9 @@ def _panel(grid: SampleGrid, width: int) -> GridPanel:
         columns=columns,
         rows=rows,
         column_labels=by_column,
-        row_labels=by_row,
+        row_labels=by_row if left else (),
         cell_labels=by_cell,
+        left=left,
         width=left + columns * (cells.shape[2] + _GAP) - _GAP,
         height=_TITLE + (_LABEL if by_column else 0) + rows * pitch,
     )
@@ -129,8 +149,8 @@ def draw_grids(info: GridsInfo, theme: Theme) -> Figure:
     top = _MARGIN
     for line, height in zip(info.lines, heights, strict=True):
         free = PAGE_PIXELS - sum(panel.width for panel in line) - 2 * _MARGIN
-        between = max(_BETWEEN, free // max(len(line) - 1, 1)) if len(line) > 1 else 0
-        left = _MARGIN + (free // 2 if len(line) == 1 else 0)
+        between = free // (len(line) - 1) if len(line) > 1 else 0
+        left = _MARGIN
         for panel in line:
             _draw_panel(figure, panel, theme, left=left, top=top, total=total)
             left += panel.width + between
@@ -145,9 +165,11 @@ def _draw_panel(
     axes.set_xlim(0, PAGE_PIXELS)
     axes.set_ylim(total, 0)
     axes.axis("off")
-    axes.text(left, top + 8, panel.title, va="top", fontsize=10, fontweight="bold", color=theme.ink)
+    grid_left = left + panel.left
+    axes.text(
+        grid_left, top + 8, panel.title, va="top", fontsize=10, fontweight="bold", color=theme.ink
+    )
     grid_top = top + _TITLE + (_LABEL if panel.column_labels else 0)
-    grid_left = left + (_ROW_LABEL if panel.row_labels else 0)
     height, width = panel.cells.shape[1:3]
     pitch = height + _GAP + (_LABEL if panel.cell_labels else 0)
     style: dict[str, Any] = {"color": theme.muted, "fontsize": 8}
@@ -164,10 +186,10 @@ def _draw_panel(
         axes.text(x, grid_top - 6, _short(label, width), ha="center", va="bottom", **style)
     for row, label in enumerate(panel.row_labels):
         y = grid_top + row * pitch + height / 2
-        axes.text(grid_left - 8, y, _short(label, _ROW_LABEL), ha="right", va="center", **style)
+        axes.text(grid_left - 8, y, _short(label, panel.left), ha="right", va="center", **style)
 
 
 def _short(label: str, pixels: int) -> str:
-    """The label, cut to about what fits; 8 points are some 11 pixels a letter here."""
-    letters = max(1, pixels // 11)
+    """The label, cut to about what fits."""
+    letters = max(1, pixels // _LETTER)
     return label if len(label) <= letters else label[: max(1, letters - 1)] + "…"

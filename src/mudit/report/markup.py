@@ -53,5 +53,6 @@ def table(
         )
 
     body = el("tbody", *(line("td", row) for row in rows))
-    content = el("table", el("thead", line("th", head)), body, class_=cls)
+    heads = list(head)
+    content = el("table", el("thead", line("th", heads)) if heads else "", body, class_=cls)
     return el("div", content, class_="scroll")

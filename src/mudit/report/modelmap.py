@@ -15,7 +15,8 @@ from mudit.report.structure import CollapsedRow, collapse, without_common_prefix
 from mudit.report.theme import ROLES, WIDTH_INCHES, Theme, new_figure
 
 _COLUMNS, _MOST_BOXES = 3, 66
-_GUTTER, _EDGE, _PAD, _TITLE, _BOX, _GAP, _BREAK = 0.42, 0.05, 0.12, 0.36, 0.46, 0.07, 0.09
+_GUTTER, _EDGE, _PAD, _TITLE, _BOX, _LINE = 0.42, 0.05, 0.12, 0.36, 0.46, 0.16
+_GAP, _BREAK = 0.07, 0.09
 _LEGEND = 0.42
 
 
@@ -26,7 +27,7 @@ class WeightBox(NamedTuple):
         name: Module path within its card.
         shape: At the target's width.
         role: What colours it.
-        multipliers: What the plan does to it, in words.
+        multipliers: What the plan does to it, in words, line by line.
         companions: (name, role) of the biases and gains beside it.
         new_part: Whether a new part of the card begins here, e.g. the MLP after attention.
     """
@@ -34,7 +35,7 @@ class WeightBox(NamedTuple):
     name: str
     shape: str
     role: str
-    multipliers: str
+    multipliers: tuple[str, ...]
     companions: tuple[tuple[str, str], ...]
     new_part: bool
 
@@ -68,10 +69,10 @@ def row_role(row: PlanRowFacts) -> str:
     return row.role if row.trainable else "frozen"
 
 
-def multipliers(row: PlanRowFacts) -> str:
-    """What the plan multiplies for this parameter; `as tuned` if it multiplies nothing."""
+def multipliers(row: PlanRowFacts) -> tuple[str, ...]:
+    """What the plan multiplies for this parameter, two by two; `as tuned` if nothing."""
     if not row.trainable:
-        return "not trained"
+        return ("not trained",)
     named = (
         ("lr", row.lr_multiplier),
         ("decay", row.weight_decay_multiplier),
@@ -79,7 +80,8 @@ def multipliers(row: PlanRowFacts) -> str:
         ("clip", row.clip_multiplier),
     )
     changed = [f"{name} {formats.multiplier(value)}" for name, value in named if value != 1]
-    return " · ".join(changed) or "as tuned"
+    pairs = [" · ".join(changed[i : i + 2]) for i in range(0, len(changed), 2)]
+    return tuple(pairs) or ("as tuned",)
 
 
 def model_info(contents: StudyContents) -> ModelInfo:
@@ -194,8 +196,12 @@ def _balanced(cards: Sequence[Card]) -> tuple[tuple[Card, ...], ...]:
 
 
 def _card_height(card: Card) -> float:
-    breaks = sum(box.new_part for box in card.boxes)
-    return _TITLE + len(card.boxes) * (_BOX + _GAP) + breaks * _BREAK + _PAD
+    breaks = sum(box.new_part for box in card.boxes) * _BREAK
+    return _TITLE + sum(_box_height(box) + _GAP for box in card.boxes) + breaks + _PAD - _GAP
+
+
+def _box_height(box: WeightBox) -> float:
+    return _BOX + (len(box.multipliers) - 1) * _LINE
 
 
 def draw_model(info: ModelInfo, theme: Theme) -> Figure:
@@ -252,16 +258,16 @@ def _draw_card(axes: Axes, card: Card, theme: Theme, *, x: float, y: float, widt
     for box in card.boxes:
         top += _BREAK if box.new_part else 0
         _draw_box(axes, box, theme, x=x + _PAD, y=top, width=width - 2 * _PAD)
-        top += _BOX + _GAP
+        top += _box_height(box) + _GAP
 
 
 def _draw_box(
     axes: Axes, box: WeightBox, theme: Theme, *, x: float, y: float, width: float
 ) -> None:
     colour = theme.role(box.role)
-    fill = theme.tint(colour, 0.16)
-    axes.add_patch(Rectangle((x, y), width, _BOX, facecolor=fill, linewidth=0))
-    axes.add_patch(Rectangle((x, y), 0.07, _BOX, facecolor=colour, linewidth=0))
+    fill, height = theme.tint(colour, 0.16), _box_height(box)
+    axes.add_patch(Rectangle((x, y), width, height, facecolor=fill, linewidth=0))
+    axes.add_patch(Rectangle((x, y), 0.07, height, facecolor=colour, linewidth=0))
     first, second = y + 0.15, y + 0.33
     letters = max(8, int(22 - 0.9 * max(0, len(box.shape) - 8)))
     axes.text(
@@ -269,7 +275,9 @@ def _draw_box(
     )
     right = x + width - 0.07
     axes.text(right, first, box.shape, va="center", ha="right", fontsize=8, color=theme.muted)
-    axes.text(x + 0.14, second, box.multipliers, va="center", fontsize=7.5, color=theme.muted)
+    for line, text in enumerate(box.multipliers):
+        y_line = second + line * _LINE
+        axes.text(x + 0.14, y_line, text, va="center", fontsize=7.5, color=theme.muted)
     for name, role in reversed(box.companions):
         label = f"+ {name}"
         axes.text(right, second, label, va="center", ha="right", fontsize=7.5, color=theme.muted)

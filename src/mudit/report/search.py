@@ -86,14 +86,19 @@ def varied_hps(trials: Sequence[TrialCurve]) -> tuple[str, ...]:
 
 
 def edge(trials: Sequence[TrialCurve], best: TrialCurve, hp: str) -> Edge | None:
-    """Where the chosen value stands if no tried one lies beyond it; diverged trials count."""
+    """Where the chosen value stands if no tried one lies beyond it; diverged trials count.
+
+    Zero is no edge: an HP cannot be less.
+    """
     values = {trial.record.hps[hp] for trial in trials if hp in trial.record.hps}
     value = best.record.hps.get(hp)
     if value is None:
         return None
     if len(values) == 1:
         return "only"
-    return "smallest" if value == min(values) else "largest" if value == max(values) else None
+    if value == min(values):
+        return "smallest" if value != 0 else None
+    return "largest" if value == max(values) else None
 
 
 def edge_warning(hp: str, value: float, where: Edge, *, study: str) -> str:
@@ -160,6 +165,9 @@ def draw_search(info: SearchInfo, theme: Theme) -> Figure:
     limits = _limits(info)
     for axes, panel in zip(grid.flat, info.panels, strict=False):
         _draw_panel(axes, panel, theme, log_y=info.log_y, limits=limits)
+    if _any_diverged(info):
+        for place, axes in enumerate(grid.flat[: len(info.panels)]):
+            _diverged_band(axes, theme, labelled=place % columns == 0)
     for row in grid:
         row[0].set_ylabel("validation loss, raw weights")
     handles = {
@@ -171,8 +179,8 @@ def draw_search(info: SearchInfo, theme: Theme) -> Figure:
         list(handles.values()),
         list(handles),
         loc="outside upper center",
-        ncols=4,
-        columnspacing=1.8,
+        ncols=6,
+        columnspacing=1.4,
         handletextpad=0.5,
     )
     return figure
@@ -183,7 +191,7 @@ def _limits(info: SearchInfo) -> tuple[float, float]:
     series = [series for panel in info.panels for series in panel.series]
     scores = [y for one in series for _, y in one.points] or [1.0]
     low, high = min(scores), max(scores)
-    room = 0.24 if any(one.diverged for one in series) else 0.1
+    room = 0.24 if _any_diverged(info) else 0.1
     if info.log_y:
         ratio = high / low
         return low / ratio**0.08, high * ratio**room
@@ -195,61 +203,81 @@ def _draw_panel(
     axes: Axes, panel: SearchPanel, theme: Theme, *, log_y: bool, limits: tuple[float, float]
 ) -> None:
     if log_y:
-        log_losses(axes)
+        log_losses(axes, limits[1] / limits[0])
     axes.set_ylim(*limits)
-    if any(series.diverged for series in panel.series):
-        _diverged_band(axes, theme)
     for place, series in enumerate(panel.series):
         _draw_series(axes, series, theme, joined=panel.joined, place=place)
     axes.set_xlabel(f"base {panel.hp}" + (" (log2 axis)" if panel.log2 else ""))
     if panel.log2:
-        _power_ticks(
-            axes, [x for s in panel.series for x in (*s.diverged, *(p[0] for p in s.points))]
-        )
+        _hp_ticks(axes, [x for s in panel.series for x in (*s.diverged, *(p[0] for p in s.points))])
     if panel.warnings:
         axes.set_title("⚠ chosen value on the edge of the search", color=theme.warning, fontsize=9)
 
 
-def _diverged_band(axes: Axes, theme: Theme) -> None:
-    axes.fill_between(
-        [0, 1], 0.875, 1, transform=axes.transAxes, color=theme.panel, linewidth=0, zorder=0.5
-    )
-    style: dict[str, Any] = {"color": theme.muted, "fontsize": 8.5, "va": "center"}
-    axes.text(0.008, 0.9375, "diverged", transform=axes.transAxes, **style)
+def _any_diverged(info: SearchInfo) -> bool:
+    return any(series.diverged for panel in info.panels for series in panel.series)
+
+
+def _diverged_band(axes: Axes, theme: Theme, *, labelled: bool) -> None:
+    """The top eighth of an axes, for trials without a loss: no ticks, but a word in their place."""
+    style: dict[str, Any] = {"transform": axes.transAxes, "color": theme.muted, "fontsize": 9}
+    axes.axhspan(
+        *axes.transData.inverted().transform(axes.transAxes.transform([(0, 0.875), (0, 1)]))[:, 1],
+        color=theme.panel, linewidth=0, zorder=1.2,
+    )  # fmt: skip
+    low, high = axes.get_ylim()
+    if labelled:
+        axes.text(-0.008, 0.9375, "diverged", ha="right", va="center", **style)
+    floor = axes.transAxes.inverted()
+    ticks = [
+        tick
+        for tick in axes.get_yticks()
+        if low <= tick <= high and floor.transform(axes.transData.transform((0, tick)))[1] < 0.86
+    ]
+    axes.set_yticks(ticks)
 
 
 def _draw_series(
     axes: Axes, series: SearchSeries, theme: Theme, *, joined: bool, place: int
 ) -> None:
-    colour = theme.run(series.parametrization)
+    """The study (`place` 0) is filled; its control is hollow and larger, so both are seen."""
+    colour, study = theme.run(series.parametrization), place == 0
     name = formats.parametrization_name(series.parametrization)
+    style: dict[str, Any] = {"edgecolors": colour, "linewidths": 1.4}
     if joined and series.means:
         axes.plot(*zip(*series.means, strict=True), color=colour, linewidth=1.6, zorder=2)
-    if series.points:
-        # The control's markers are hollow and larger: they stay visible under the study's.
-        face, size = (colour, 34) if place == 0 else ("none", 60)
-        x, y = zip(*series.points, strict=True)
-        axes.scatter(
-            x, y, s=size, facecolors=face, edgecolors=colour, linewidths=1.4, zorder=3 + place,
-            label=f"{name} trial", marker="o" if place == 0 else "s",
-        )  # fmt: skip
+    style["facecolors"] = colour if study else theme.paper
+    others = [point for point in series.points if point != series.chosen]
+    if others:
+        x, y = zip(*others, strict=True)
+        size, marker = (36, "o") if study else (62, "s")
+        label = f"{name} trial"
+        axes.scatter(x, y, s=size, marker=marker, zorder=4 - place, label=label, **style)
+    if series.chosen is not None:
+        size = 200 if study else 330
+        label = f"{name} chosen"
+        axes.scatter(*series.chosen, s=size, marker="*", zorder=6 - place, label=label, **style)
     if series.diverged:
-        height = np.full(len(series.diverged), 0.9375 if place == 0 else 0.905)
+        height = np.full(len(series.diverged), 0.9375 if study else 0.9)
         axes.scatter(
             series.diverged, height, transform=axes.get_xaxis_transform(), marker="x", s=42,
-            color=colour, linewidths=2, clip_on=False, zorder=4, label=f"{name} diverged",
-        )  # fmt: skip
-    if series.chosen is not None:
-        axes.scatter(
-            *series.chosen, s=210, marker="*", facecolors=colour, edgecolors=theme.paper,
-            linewidths=1.2, zorder=6 - place, label=f"{name} chosen",
+            color=colour, linewidths=2, zorder=4, label=f"{name} diverged",
         )  # fmt: skip
 
 
-def _power_ticks(axes: Axes, exponents: Sequence[float]) -> None:
-    low, high = math.floor(min(exponents)), math.ceil(max(exponents))
-    step = max(1, math.ceil((high - low) / 8))
-    ticks = range(low, high + 1, step)
-    axes.set_xticks(list(ticks), [formats.power_of_two(tick) for tick in ticks])
-    margin = 0.08 * max(high - low, 1) + 0.15
-    axes.set_xlim(min(exponents) - margin, max(exponents) + margin)
+def _hp_ticks(axes: Axes, exponents: Sequence[float]) -> None:
+    """Ticks at the tried values if they are few, else at powers of two."""
+    tried = sorted(set(exponents))
+    low, high = tried[0], tried[-1]
+    if len(tried) > 9:
+        step = max(1, math.ceil((high - low) / 8))
+        tried = [float(tick) for tick in range(math.ceil(low), math.floor(high) + 1, step)]
+    axes.set_xticks(tried, [_hp_label(exponent) for exponent in tried])
+    margin = 0.08 * max(high - low, 0.5) + 0.1
+    axes.set_xlim(low - margin, high + margin)
+
+
+def _hp_label(exponent: float) -> str:
+    if exponent == round(exponent):
+        return formats.power_of_two(round(exponent))
+    return formats.hp_value(2**exponent)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from mudit.report import formats, words
-from mudit.report.contents import PlanRowFacts, SizeFacts, StudyContents, TrialCurve, control_trials
+from mudit.report import formats, grids, words
+from mudit.report.contents import (
+    PlanRowFacts,
+    SizeFacts,
+    StudyContents,
+    TrialCurve,
+    all_runs,
+    control_trials,
+)
 from mudit.report.markup import Html, el, join, table
 from mudit.report.modelmap import row_role
 from mudit.report.search import search_info, varied_hps
@@ -48,8 +55,9 @@ def tiles(contents: StudyContents) -> Html:
     found = [_hp_tile(contents), _width_tile(contents), _loss_tile(contents)]
     facts = contents.agreement
     if facts is not None:
-        real = f"real images: {formats.percent(facts.held_out_accuracy)}"
-        found.append(_tile("Samples show the class", formats.percent(facts.target_agreement), real))
+        real = formats.percent(facts.held_out_accuracy)
+        real = f"of samples show the class asked for; real images: {real}"
+        found.append(_tile("Agreement", formats.percent(facts.target_agreement), real))
     cost = contents.cost
     measured = (
         f"of one target training, by Eq. (1); measured: {formats.percent(cost.measured_ratio)}"
@@ -58,37 +66,45 @@ def tiles(contents: StudyContents) -> Html:
     return el("dl", *found, class_="tiles")
 
 
-def _tile(label: str, value: str, beside: str, *, long: bool = False) -> Html:
+def _tile(label: str, value: str, beside: str, *, value_class: str = "value") -> Html:
     return el(
         "div",
         el("dt", label),
-        el("dd", value, class_="value long" if long else "value"),
+        el("dd", value, class_=value_class),
         el("dd", beside, class_="beside"),
         class_="tile",
     )
 
 
 def _hp_tile(contents: StudyContents) -> Html:
-    hps, trials = words.searched_hps(contents), formats.plural(len(contents.trials), "trial")
+    hps, trials = words.searched_hps(contents), len(contents.trials)
+    diverged = sum(trial.record.status == "diverged" for trial in contents.trials)
+    beside = f"best of {formats.plural(trials, 'trial')}" + (
+        f", {diverged} of them diverged" if diverged else ""
+    )
     if len(hps) == 1:
         ((name, value),) = hps.items()
-        return _tile(f"Best base {name}", formats.hp_value(value), f"of {trials}")
-    return _tile("Best base HPs", formats.hp_values(hps), f"of {trials}", long=True)
+        return _tile(f"Base {name}", formats.hp_value(value), beside)
+    lines = [
+        el("span", el("span", name), " ", formats.hp_value(value)) for name, value in hps.items()
+    ]
+    return _tile("Base HPs", join(lines), beside, value_class="value lines")
 
 
 def _width_tile(contents: StudyContents) -> Html:
     proxy, target = contents.proxy, contents.target
-    sizes = f"{formats.count(proxy.parameters)} → {formats.count(target.parameters)} parameters"
-    return _tile("Width, proxy → target", f"{proxy.width} → {target.width}", sizes)
+    small, large = formats.count(proxy.parameters), formats.count(target.parameters)
+    sizes = f"proxy → target: {small} → {large} parameters"
+    return _tile("Width", f"{proxy.width} → {target.width}", sizes)
 
 
 def _loss_tile(contents: StudyContents) -> Html:
-    beside = f"best proxy: {formats.loss(contents.best.record.score)}"
+    beside = f"on the validation bank; best proxy: {formats.loss(contents.best.record.score)}"
     control = contents.control
     if control is not None and control.target_run is not None:
         name = formats.parametrization_name(control.parametrization)
-        beside += f"; {name} target: {_score(control.target_run)}"
-    return _tile("Target's validation loss", _score(contents.target_run), beside)
+        beside += f", {name} target: {_score(control.target_run)}"
+    return _tile("Target's loss", _score(contents.target_run), beside)
 
 
 def _score(run: TrialCurve) -> str:
@@ -155,10 +171,12 @@ def search(contents: StudyContents, figures: Figures) -> Html:
     names = varied_hps(contents.trials)
     fixed = {k: v for k, v in contents.best.record.hps.items() if k not in names}
     held = f" Held fixed: {formats.hp_values(fixed)}." if fixed else ""
-    legend = (
-        "One mark per trial; the star is the chosen one. Crosses in the upper band diverged: they "
-        "have no loss, only a place on the axis."
-    )
+    info = search_info(contents)
+    legend = "One mark per trial; the star is the chosen one."
+    if any(series.diverged for panel in info.panels for series in panel.series):
+        legend += (
+            " Crosses in the upper band diverged: they have no loss, only a place on the axis."
+        )
     return join(
         [
             paragraph(
@@ -166,7 +184,7 @@ def search(contents: StudyContents, figures: Figures) -> Html:
                 " The loss is a mean over the same images, noises and timesteps for all.",
                 held,
             ),
-            callout(search_info(contents).warnings, mark="Edge of the search."),
+            callout(info.warnings, mark="Edge of the search."),
             figure(figures, "search", legend),
             figure(figures, "importance", "Share of each HP in the variance of the score."),
             el("details", el("summary", "All trials"), _trial_table(contents)),
@@ -210,14 +228,20 @@ def _trial_row(trial: TrialCurve, names: Sequence[str], *, best: bool) -> tuple[
 def training(contents: StudyContents, figures: Figures) -> Html:
     """Training curves, and update-to-weight ratios."""
     curves = (
-        "Above: running means of the trials' training loss. Below: the target, running mean "
-        "over the faint raw loss; circles are the validation bank on the raw weights. "
-        "Crosses mark where a run diverged."
+        "Above: running means of the trials' training loss. Below: the target's, over the faint "
+        "raw loss; open marks are the validation bank on the raw weights."
     )
+    if any(trial.record.diverged_step is not None for trial in all_runs(contents)):
+        curves += " Crosses mark where a run diverged."
     updates = (
-        "How far one step moves the target's weights, by role, relative to their size (Frobenius "
-        "norms)."
+        "How far one step moves the weights of each role, relative to their size (Frobenius norms, "
+        "running geometric means)."
     )
+    if contents.parametrization == "mup" and contents.optimizer.lower().startswith("adam"):
+        updates += (
+            " Expected at the start, under μP with Adam: the hidden weights' ratio falls as the "
+            "square root of width, the others do not depend on it."
+        )
     return join([figure(figures, "training", curves), figure(figures, "updates", updates)])
 
 
@@ -225,35 +249,30 @@ def samples(contents: StudyContents, figures: Figures) -> Html | None:
     """Samples beside real images, and what a classifier makes of them."""
     if "samples" not in figures:
         return None
-    unpicked = "Not picked by hand. "
+    caption = "Each sample is labelled with the class that it was asked for. "
     shape = contents.data.image_shape
-    size = (
-        f"Images are {shape[1]}×{shape[0]} pixels, enlarged without smoothing."
-        if shape and shape[1] < 34
-        else ""
-    )
-    parts = [figure(figures, "samples", "Each image was asked for the class at its head. ", size)]
-    facts = contents.agreement
-    del unpicked
-    if facts is not None:
+    if shape is not None and shape[1] <= grids.SMALLEST:
+        caption += f"Images are {shape[1]}×{shape[0]} pixels, enlarged without smoothing."
+    parts = [figure(figures, "samples", caption)]
+    if contents.agreement is not None:
         parts.append(_agreement_words(contents))
-        parts.append(figure(figures, "agreement", "The same, class by class."))
+        parts.append(figure(figures, "agreement", "Agreement class by class."))
     return join(parts)
 
 
 def _agreement_words(contents: StudyContents) -> Html:
     facts = contents.agreement
     assert facts is not None
-    text = (
-        f"Asked of {facts.images:,} samples per model, {facts.classifier} finds the class that was "
-        f"asked for in {formats.percent(facts.target_agreement)} of the target's"
-    )
+    shares = f"{formats.percent(facts.target_agreement)} of the target's"
     if facts.control_agreement is not None and contents.control is not None:
         name = formats.parametrization_name(contents.control.parametrization)
-        text += f" and {formats.percent(facts.control_agreement)} of the {name} target's"
-    real = formats.percent(facts.held_out_accuracy)
-    text += f"; of real images that it has not seen, in {real}. This says nothing about variety."
-    return paragraph(text)
+        shares += f" and {formats.percent(facts.control_agreement)} of the {name} target's"
+    return paragraph(
+        f"Of {facts.images:,} samples per model, {shares} show the class asked for, as judged by a "
+        f"classifier of real images ({facts.classifier}) that is right on "
+        f"{formats.percent(facts.held_out_accuracy)} of the real images that it has not seen. "
+        "This says nothing about variety."
+    )
 
 
 def model(contents: StudyContents, figures: Figures) -> Html | None:
@@ -308,24 +327,25 @@ def _sizes(rows: Iterable[PlanRowFacts]) -> int:
     return total
 
 
-def _role(role: str) -> Html:
-    return el("span", role, class_=f"role role-{role}")
+def _role(role: str, kind: str = "") -> Html:
+    return el("span", f"{role} {kind}".strip(), class_=f"role role-{role}")
 
 
 def plan(contents: StudyContents, figures: Figures) -> Html:
     """The plan, repeated modules collapsed, and in full."""
     rows = contents.plan_rows
     collapsed = collapse(rows)
-    words_ = (
-        f"At width {contents.target.width}, base width {contents.base_width}, for "
-        f"{contents.optimizer}. r is a tensor's fan-in over its fan-in at the base width; the last "
-        "four columns multiply the base learning rate, weight decay, eps, and the gradient in the "
-        "global clipping norm. Nothing else about the model changes."
+    optimizer = formats.optimizer_name(contents.optimizer)
+    meaning = (
+        f"At width {contents.target.width}, base width {contents.base_width}, for {optimizer}. "
+        "r is a tensor's fan-in over its fan-in at the base width. The plan sets the initial RMS; "
+        "the last four columns multiply the base learning rate, weight decay, eps, and the "
+        "gradient in the global clipping norm. No module and no forward pass is changed."
     )
     every = collapse_none(rows)
     return join(
         [
-            paragraph(words_),
+            paragraph(meaning),
             _plan_table(collapsed),
             el("details", el("summary", f"All {len(rows):,} parameters"), _plan_table(every)),
         ]
@@ -341,50 +361,42 @@ def collapse_none(rows: Iterable[PlanRowFacts]) -> tuple[CollapsedRow, ...]:
 
 
 def _plan_table(rows: Sequence[CollapsedRow]) -> Html:
-    head = (
-        "parameter",
-        "",
-        "role",
-        "kind",
-        "shape",
-        "base shape",
-        "r",
-        "initial RMS",
-        "lr",
-        "decay",
-        "eps",
-        "clip",
-    )
-    return table(head, (_plan_row(row) for row in rows), numeric=(1, *range(4, 12)), cls="plan")
+    scales = ("lr", "decay", "eps", "clip")
+    head = ("parameter", "role", "shape", "base shape", "r", "initial RMS", *scales)
+    return table(head, (_plan_row(row) for row in rows), numeric=range(2, 10), cls="plan")
 
 
 def _plan_row(row: CollapsedRow) -> tuple[str, ...]:
     facts = row.first
-    low, high = row.init_rms or (None, None)
-    rms = (
-        "–"
-        if low is None or high is None
-        else f"{low:.3g}"
-        if f"{low:.3g}" == f"{high:.3g}"
-        else f"{low:.3g}–{high:.3g}"
-    )
     scales = (
         facts.lr_multiplier,
         facts.weight_decay_multiplier,
         facts.eps_multiplier,
         facts.clip_multiplier,
     )
+    copies = el("span", f" ×{row.copies}", class_="copies") if row.copies > 1 else ""
+    name, why = el("span", row.name, class_="name"), el("span", facts.reason, class_="why")
     return (
-        join([el("span", row.name, class_="name"), el("span", facts.reason, class_="why")]),
-        f"×{row.copies}" if row.copies > 1 else "",
-        _role(row_role(facts)),
-        facts.kind,
+        join([name, copies, why]),
+        _role(row_role(facts), facts.kind),
         formats.shape(facts.shape),
         formats.shape(facts.base_shape),
         f"{facts.r:.4g}",
-        rms,
-        *(formats.multiplier(scale) if facts.trainable else "–" for scale in scales),
+        _span(row.init_rms),
+        *(_scale(scale) if facts.trainable else "–" for scale in scales),
     )
+
+
+def _scale(value: float) -> Html:
+    """Multipliers of 1 stand back, so that the others stand out."""
+    return el("span", formats.multiplier(value), class_="same" if value == 1 else "other")
+
+
+def _span(values: tuple[float, float] | None) -> str:
+    if values is None:
+        return "–"
+    low, high = (f"{value:.3g}" for value in values)
+    return low if low == high else f"{low}–{high}"
 
 
 def cost(contents: StudyContents, figures: Figures) -> Html:
@@ -450,7 +462,7 @@ def _control_table(contents: StudyContents) -> Html:
         ours, theirs = (formats.percent(share) for share in shares)
         rows.append(("samples show the class", ours, theirs))
     head = ("", run_name(contents.parametrization), run_name(facts.parametrization))
-    return table(head, rows, numeric=(1, 2))
+    return table(head, rows, numeric=(1, 2), cls="facts")
 
 
 def _study_cells(
@@ -486,7 +498,7 @@ def reproducibility(contents: StudyContents, figures: Figures) -> Html:
             "The same command again resumes the study or, once it is complete, remakes this page."
         ),
         el("pre", el("code", contents.command)),
-        table(("", ""), [row for row in rows if row[1]], cls="facts"),
+        table((), [row for row in rows if row[1]], cls="facts"),
     ]
     if contents.config:
         config = el("pre", el("code", contents.config))
@@ -498,7 +510,7 @@ SECTIONS: tuple[Section, ...] = (
     ("done", "What was done", what_was_done),
     ("search", "The search", search),
     ("training", "Training", training),
-    ("samples", "Samples beside real images", samples),
+    ("samples", "Samples", samples),
     ("model", "The model, by role", model),
     ("plan", "The plan", plan),
     ("cost", "Cost", cost),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from mudit.report import formats
 
@@ -137,7 +138,7 @@ def type_style(theme: Theme) -> Iterator[None]:
 
 def new_figure(height_inches: float, *, constrained: bool = True) -> Figure:
     """An empty figure of the page's width. Call it inside `type_style`."""
-    layout: Literal["constrained"] | None = "constrained" if constrained else None
+    layout = ConstrainedLayoutEngine(h_pad=0.09) if constrained else None
     figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
@@ -150,18 +151,22 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def log_steps(axes: Axes) -> None:
-    """A logarithmic x axis in training steps."""
+def step_axis(axes: Axes, last: int) -> None:
+    """An x axis in training steps, logarithmic unless they are very few."""
+    axes.set_xlabel("training step")
+    if last <= 20:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: formats.count(value))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("training step")
 
 
-def log_losses(axes: Axes) -> None:
-    """A logarithmic y axis with ticks at 1, 2 and 5 times powers of ten."""
+def log_losses(axes: Axes, spread: float) -> None:
+    """A logarithmic y axis for losses whose greatest is `spread` times the least."""
+    subs = (1, 1.5, 2, 3, 4, 5, 7) if spread < 12 else (1, 2, 5)
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -25,9 +25,11 @@ def headline(contents: StudyContents) -> str:
     picked = f"the best of {trials} settings tried" if trials > 1 else "the one setting tried"
     grown = target.parameters / proxy.parameters
     name = formats.parametrization_name(contents.parametrization)
+    hps = searched_hps(contents)
+    what, was = ("Base", "was") if len(hps) == 1 else ("The base HPs", "were")
     return (
-        f"{formats.hp_values(searched_hps(contents))}, {picked} on a {contents.model} of width "
-        f"{proxy.width}, was carried by {name} to width {target.width} "
+        f"{what} {formats.hp_values(hps)}, {picked} on a {contents.model} of width "
+        f"{proxy.width}, {was} carried by {name} to width {target.width} "
         f"({grown:.3g}× the parameters) and not tuned there. {outcome(contents)}"
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +103,12 @@ class TrainingConfig:
         _require(self.validation_steps >= 0, "training.validation_steps", self.validation_steps)
         _require(0 <= self.label_dropout <= 1, "training.label_dropout", self.label_dropout)
         _require(self.ema_half_life > 0, "training.ema_half_life", self.ema_half_life, "> 0")
+        _require(
+            re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
+            "training.device",
+            repr(self.device),
+            "auto, cpu, cuda or cuda:N",
+        )
         _require(
             self.ema_decay is None or 0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay
         )

@@ -8,12 +8,20 @@ from mudit.tuning.config import (
     TaskConfig,
 )
 from mudit.tuning.search import NoBestPoint
-from mudit.tuning.study import Branch, TransferResult, read_branch, read_study
+from mudit.tuning.study import (
+    Branch,
+    FailedSearch,
+    TransferResult,
+    read_branch,
+    read_control,
+    read_study,
+)
 from mudit.tuning.summary import write_study_report
 from mudit.tuning.transfer import Listener, Preview, preview, train_target, transfer
 
 __all__ = [
     "Branch",
+    "FailedSearch",
     "Listener",
     "ModelConfig",
     "NoBestPoint",
@@ -25,6 +33,7 @@ __all__ = [
     "TransferResult",
     "preview",
     "read_branch",
+    "read_control",
     "read_study",
     "train_target",
     "transfer",

@@ -100,11 +100,11 @@ class SamplingConfig:
     cfg_channels: GuidedChannels = "all"
 
     def __post_init__(self) -> None:
-        if self.per_class < 1 or self.steps < 1:
-            raise UsageError(
-                f"sampling.per_class is {self.per_class} and sampling.steps {self.steps}, "
-                "expected at least 1 each."
-            )
+        for name, least in (("per_class", 1), ("classes", 1), ("steps", 2)):
+            if getattr(self, name) < least:
+                raise UsageError(
+                    f"sampling.{name} is {getattr(self, name)}, expected at least {least}."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +160,13 @@ class StudyConfig:
                 "search.method is random, but search.trials is "
                 f"{self.search.trials}: say how many points to draw, e.g. --search.trials 20."
             )
+        if self.sampling.steps > self.objective.num_timesteps:
+            raise UsageError(
+                f"sampling.steps is {self.sampling.steps}, expected at most "
+                f"objective.num_timesteps = {self.objective.num_timesteps}."
+            )
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}, expected ≥ 0.")
         self.points()
 
     def points(self) -> list[Point]:

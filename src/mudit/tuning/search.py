@@ -23,9 +23,17 @@ _STORAGE = "optuna.db"
 
 
 class NoBestPoint(MuditError):
-    """Every trial diverged: the search is inconclusive."""
+    """Every trial diverged: the search is inconclusive.
+
+    Attributes:
+        trials: How each ended.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, trials: tuple[TrialRecord, ...]) -> None:
+        super().__init__(message)
+        self.trials = trials
 
 
 def search(
@@ -106,8 +114,9 @@ def best_trial(trials: tuple[TrialRecord, ...]) -> TrialRecord:
     if not finished:
         raise NoBestPoint(
             f"all {len(trials)} trials diverged, so there is no best point to carry to the target. "
-            "Widen the search space towards smaller learning rates, e.g. --search.space.lr "
-            "'log2(-14, -8)', or clip gradients (--hps.clip 1)."
+            "Search smaller learning rates, e.g. --search.space.lr 'log2(-14, -8)', or clip "
+            "gradients (--hps.clip 1), in another folder (--folder).",
+            trials,
         )
     return min(finished, key=lambda trial: trial.score or 0.0)
 
@@ -133,6 +142,7 @@ def importance(config: StudyConfig, trials: tuple[TrialRecord, ...]) -> dict[str
     """
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = _distributions(config)
     finished = [trial for trial in trials if trial.score is not None]
     if len(space) < 2 or len(finished) < 4 or len({trial.score for trial in finished}) < 2:

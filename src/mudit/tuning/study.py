@@ -12,7 +12,7 @@ from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
 from mudit.training import read_config, read_trial
 from mudit.tuning.config import StudyConfig
-from mudit.tuning.search import best_trial, trial_jobs
+from mudit.tuning.search import NoBestPoint, best_trial, trial_jobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,19 @@ class Branch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FailedSearch:
+    """A control whose every trial diverged: it has no best point and no target.
+
+    Attributes:
+        parametrization: The control's.
+        trials: Its search.
+    """
+
+    parametrization: Parametrization
+    trials: tuple[TrialRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransferResult:
     """What a transfer study came to.
 
@@ -49,7 +62,7 @@ class TransferResult:
 
     config: StudyConfig
     main: Branch
-    control: Branch | None
+    control: Branch | FailedSearch | None
     report: Path
     agreement: float | None
     cost_ratio: float
@@ -73,16 +86,33 @@ def read_branch(config: StudyConfig, splits: Splits, parametrization: Parametriz
     jobs = trial_jobs(config, splits, "mup" if shared else parametrization)
     paths = [job.folder / "trial.json" for job in jobs]
     target = folder / f"target_{parametrization}" / "trial.json"
-    for path in (*paths, target):
+    _require_finished(paths)
+    trials = tuple(read_trial(path) for path in paths)
+    best = best_trial(trials)
+    _require_finished([target])
+    return Branch(
+        parametrization=parametrization, trials=trials, best=best, target=read_trial(target)
+    )
+
+
+def read_control(config: StudyConfig, splits: Splits) -> Branch | FailedSearch | None:
+    """The control of a finished study; None if it has none.
+
+    Raises:
+        DataError: It has not been finished.
+    """
+    if config.control != "sp":
+        return None
+    try:
+        return read_branch(config, splits, "sp")
+    except NoBestPoint as error:
+        return FailedSearch(parametrization="sp", trials=error.trials)
+
+
+def _require_finished(paths: list[Path]) -> None:
+    for path in paths:
         if not path.exists():
             raise DataError(f"{path} is missing: the study is not finished. Run it again first.")
-    trials = tuple(read_trial(path) for path in paths)
-    return Branch(
-        parametrization=parametrization,
-        trials=trials,
-        best=best_trial(trials),
-        target=read_trial(target),
-    )
 
 
 def read_study(folder: Path) -> StudyConfig:

@@ -33,7 +33,7 @@ from mudit.report import (
 )
 from mudit.tuning.config import StudyConfig, TaskConfig
 from mudit.tuning.search import importance
-from mudit.tuning.study import Branch, TransferResult, shares_search
+from mudit.tuning.study import Branch, FailedSearch, TransferResult, shares_search
 
 _COLUMNS = 10  # images of a class in a grid
 # uint8 images (N, H, W, C) and the classes asked for (N,)
@@ -41,7 +41,12 @@ Samples: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def write_study_report(
-    config: StudyConfig, splits: Splits, main: Branch, control: Branch | None, *, command: str
+    config: StudyConfig,
+    splits: Splits,
+    main: Branch,
+    control: Branch | FailedSearch | None,
+    *,
+    command: str,
 ) -> TransferResult:
     """Write `report.html` from what the study's folder holds.
 
@@ -67,15 +72,20 @@ def write_study_report(
 
 
 def study_contents(
-    config: StudyConfig, splits: Splits, main: Branch, control: Branch | None, *, command: str
+    config: StudyConfig,
+    splits: Splits,
+    main: Branch,
+    control: Branch | FailedSearch | None,
+    *,
+    command: str,
 ) -> StudyContents:
     """Everything that the report says."""
     folder = Path(config.folder)
     grids = _sample_grids(config, splits, control is not None)
     own_control_runs = None
     if control is not None:
-        own_trials = () if shares_search(config) else control.trials
-        own_control_runs = [*own_trials, control.target]
+        own_control_runs = [] if shares_search(config) else [*control.trials]
+        own_control_runs += [control.target] if isinstance(control, Branch) else []
     return StudyContents(
         title=f"μTransfer on {splits.train.name}: width {config.proxy.width} → "
         f"{config.target.width}",
@@ -100,7 +110,7 @@ def study_contents(
         real_images=_real_images(config, splits.validation),
         agreement=_agreement(config, splits, control is not None),
         importance=importance(config, main.trials),
-        match=None if control is None else _match(folder, main.target, control.target),
+        match=_match(folder, main.target, control.target) if isinstance(control, Branch) else None,
         config=config.claim(),
         machine=_machine(),
         notes=_notes(config, main, control),
@@ -135,12 +145,13 @@ def _curve(folder: Path, record: TrialRecord) -> TrialCurve:
     )
 
 
-def _control(config: StudyConfig, folder: Path, control: Branch) -> Control:
+def _control(config: StudyConfig, folder: Path, control: Branch | FailedSearch) -> Control:
     shared = shares_search(config)
+    trials = () if shared else tuple(_curve(folder, trial) for trial in control.trials)
+    if isinstance(control, FailedSearch):
+        return Control(trials=trials, best_key=None, target_run=None)
     return Control(
-        trials=() if shared else tuple(_curve(folder, trial) for trial in control.trials),
-        best_key=control.best.key,
-        target_run=_curve(folder, control.target),
+        trials=trials, best_key=control.best.key, target_run=_curve(folder, control.target)
     )
 
 
@@ -249,7 +260,9 @@ def _match(folder: Path, target: TrialRecord, control: TrialRecord) -> StepsToMa
     return steps_to_match(steps[0], losses[0], steps[1], other_loss=losses[1])
 
 
-def _notes(config: StudyConfig, main: Branch, control: Branch | None) -> tuple[str, ...]:
+def _notes(
+    config: StudyConfig, main: Branch, control: Branch | FailedSearch | None
+) -> tuple[str, ...]:
     notes = []
     if main.target.status == "diverged":
         notes.append(f"The target diverged at step {main.target.diverged_step}.")

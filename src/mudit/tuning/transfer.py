@@ -36,6 +36,7 @@ from mudit.training import (
     make_plan,
     open_splits,
     read_config,
+    resolve_device,
     step_flops,
     train,
     write_whole,
@@ -43,8 +44,8 @@ from mudit.training import (
 from mudit.training.config import RunConfig
 from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
 from mudit.tuning.pool import exclusive, stop_on_interrupt
-from mudit.tuning.search import best_trial, search, trial_jobs
-from mudit.tuning.study import Branch, TransferResult, shares_search
+from mudit.tuning.search import NoBestPoint, best_trial, search, trial_jobs
+from mudit.tuning.study import Branch, FailedSearch, TransferResult, shares_search
 from mudit.tuning.summary import write_study_report
 
 
@@ -103,6 +104,7 @@ def preview(config: StudyConfig) -> Preview:
     """
     splits = open_splits(config.data)
     config = resolved(config, splits)
+    resolve_device(config.training.device)
     jobs = trial_jobs(config, splits, "mup")
     target = target_run_config(config, splits, config.hps, "mup")
     plan = make_plan(target)
@@ -118,8 +120,9 @@ def preview(config: StudyConfig) -> Preview:
         config=config,
         plan=plan,
         trials=len(jobs),
-        search_flops=sum(step_flops(j.config.model, j.config.batch_size) for j in jobs)
-        * config.proxy.steps,
+        search_flops=step_flops(jobs[0].config.model, config.proxy.batch_size)
+        * config.proxy.steps
+        * len(jobs),
         target_flops=step_flops(target.model, target.batch_size) * target.steps,
         cost_ratio=grouped_cost_ratio(
             [workload(config.proxy, proxy, len(jobs))], workload(config.target, plan)
@@ -151,7 +154,9 @@ def transfer(
     folder = Path(config.folder)
     splits = open_splits(config.data)
     config = resolved(config, splits)
-    target_run_config(config, splits, config.hps, "mup")  # refuse a bad target before the search
+    # What can be refused is refused before the search.
+    resolve_device(config.training.device)
+    target_run_config(config, splits, config.hps, "mup")
     trial_jobs(config, splits, "mup")
     if config.parametrization.parametrization != "mup":
         raise UsageError(
@@ -162,12 +167,16 @@ def transfer(
     with exclusive(folder), stop_on_interrupt() as should_stop:
         claim_folder(folder, config.claim())
         main = _branch(config, splits, "mup", None, listener, should_stop)
-        control = None
+        control: Branch | FailedSearch | None = None
         if config.control == "sp":
-            control = _branch(config, splits, "sp", main.trials, listener, should_stop)
+            try:
+                control = _branch(config, splits, "sp", main.trials, listener, should_stop)
+            except NoBestPoint as error:  # a result of the control, not the study's end
+                listener.stage(f"the control ends here: {error}")
+                control = FailedSearch(parametrization="sp", trials=error.trials)
         listener.stage("sampling the target")
         for branch in (main, control):
-            if branch is not None and branch.target.status == "complete":
+            if isinstance(branch, Branch) and branch.target.status == "complete":
                 draw_samples(config, splits, branch.parametrization)
         listener.stage("writing the report")
         return write_study_report(config, splits, main, control, command=command)
@@ -223,6 +232,7 @@ def draw_samples(config: StudyConfig, splits: Splits, parametrization: Parametri
     run = read_config(RunConfig, folder / f"target_{parametrization}" / "config.json")
     model = DiT(run.model)
     load_weights(model, folder / f"target_{parametrization}" / "ema.safetensors")
+    model.to(resolve_device(config.training.device))
     classes = min(splits.train.num_classes, options.classes)
     labels = torch.arange(classes).repeat_interleave(options.per_class)
     x = generate(

@@ -181,6 +181,40 @@ def test_no_best_point(study) -> None:
     assert caught.value.exit_code == 4
 
 
+def test_a_control_that_diverges_everywhere_does_not_end_the_study(study) -> None:
+    """Under sp with another initialisation and base width, the control searches by itself."""
+    study = dataclasses.replace(
+        searched(study, lr="grid(0.005)"), control="sp", control_init="dit"
+    )
+    folder = Path(study.folder)
+    run = json.loads((_first_trial(study, folder) / "config.json").read_text())
+    assert run["parametrization"]["parametrization"] == "sp"
+    _diverge(folder)
+    result = transfer(study)
+    assert isinstance(result.control, tuning.FailedSearch)
+    assert result.main.target.status == "complete"
+    assert "all diverged" in result.report.read_text() or "diverged" in result.report.read_text()
+
+
+def _first_trial(study: StudyConfig, folder: Path) -> Path:
+    """Run the study once, so that its control's trial is there."""
+    transfer(study)
+    (path,) = folder.glob("sp_*")
+    return path
+
+
+def _diverge(folder: Path) -> None:
+    """Turn the control's trial into a diverged one, and forget its target and samples."""
+    import shutil
+
+    (path,) = folder.glob("sp_*/trial.json")
+    record = json.loads(path.read_text())
+    record |= {"status": "diverged", "diverged_step": 3, "score": None}
+    path.write_text(json.dumps(record))
+    shutil.rmtree(folder / "target_sp")
+    (folder / "samples" / "target_sp.npz").unlink()
+
+
 def test_random_search_over_several_hps_and_importance(study) -> None:
     search = dataclasses.replace(
         study.search,
