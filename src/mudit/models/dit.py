@@ -198,7 +198,8 @@ class DiT(nn.Module):
                 DiTBlock(width, config.num_heads, config.mlp_hidden) for _ in range(config.depth)
             )
             self.final_layer = FinalLayer(width, config.patch_size, config.out_channels)
-        self.to_empty(device=device)
+        if device.type != "meta":
+            self.to_empty(device=device)
         self.reset_parameters()
 
     @torch.no_grad()

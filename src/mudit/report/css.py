@@ -82,6 +82,7 @@ table.facts td:first-child { color: var(--muted); padding-right: 28px; white-spa
 table.plan td:first-child { min-width: 200px; }
 table.plan { font-size: 13.5px; }
 .copies { font-weight: 650; font-size: 12.5px; }
+.key { white-space: nowrap; }
 .same { color: var(--muted); }
 .other { font-weight: 600; }
 .name { font-size: 12.5px; overflow-wrap: anywhere; }

@@ -15,7 +15,7 @@ from mudit.analysis import smooth
 from mudit.report import formats
 from mudit.report.contents import StudyContents, TrialCurve, all_runs
 from mudit.report.search import varied_hps
-from mudit.report.theme import ROLES, Theme, log_losses, log_powers, new_figure, step_axis
+from mudit.report.theme import ROLES, Theme, log_losses, new_figure, step_axis
 
 _MOST_LABELS = 9
 _MOST_POINTS = 1500
@@ -313,7 +313,7 @@ def draw_updates(info: UpdatesInfo, theme: Theme) -> Figure:
         axes.plot([], [], color=theme.muted, linestyle=_DASHES, label="chosen trial")
     ends = [int(line.steps[-1]) for line in (*info.target, *info.proxy)]
     step_axis(axes, max(ends, default=1))
-    log_powers(axes)
+    log_losses(axes, math.inf)
     axes.set_ylabel("‖update‖ / ‖weights‖")
     figure.legend(loc="outside upper center", ncols=7)
     return figure

@@ -24,14 +24,6 @@ def power_of_two(exponent: int) -> str:
     return f"2{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
-def power_of_ten(value: float) -> str:
-    """10⁻³ for 0.001, plain digits if it is no power of ten."""
-    exponent = math.log10(value) if value > 0 else math.nan
-    if math.isfinite(exponent) and abs(exponent - round(exponent)) < 1e-9:
-        return f"10{str(round(exponent)).translate(_SUPERSCRIPTS)}"
-    return f"{value:.3g}"
-
-
 def hp_value(value: float) -> str:
     """2⁻⁸ for an exact power of two outside [0.5, 2], three significant digits otherwise."""
     if value > 0 and math.isfinite(value) and not 0.5 <= value <= 2:

@@ -17,7 +17,7 @@ from mudit.report.theme import DPI, WIDTH_INCHES, Theme, new_figure
 PAGE_PIXELS = round(WIDTH_INCHES * DPI)
 _MARGIN, _BETWEEN, _GAP = 10, 30, 2
 _TITLE, _LABEL, _LETTER = 40, 26, 11  # 8-point letters are some 11 pixels wide here
-SMALLEST, _LARGEST = 34, 132  # of a cell
+SMALLEST, _LARGEST, _TALLEST = 34, 220, 1200  # of a cell, a cell, a panel
 _LONGEST = 16  # letters of a row's label
 
 
@@ -118,7 +118,8 @@ def enlarged(images: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
 
 def _cell_width(grid: SampleGrid, width: int) -> int:
     columns = min(grid.columns, len(grid.images))
-    return min(_LARGEST, (width + _GAP) // columns - _GAP)
+    rows = math.ceil(len(grid.images) / columns)
+    return min(_LARGEST, (width + _GAP) // columns - _GAP, max(SMALLEST, _TALLEST // rows))
 
 
 def _panel(grid: SampleGrid, left: int, *, width: int) -> GridPanel:

@@ -15,7 +15,7 @@ from mudit.report.contents import StudyContents, TrialCurve, chosen, control_tri
 from mudit.report.theme import Theme, log_losses, new_figure
 
 Edge: TypeAlias = Literal["smallest", "largest", "only"]
-_COLUMNS = 3
+_COLUMNS = {1: 1, 2: 2, 4: 2}  # panels beside each other, by number of panels; else three
 
 
 class SearchSeries(NamedTuple):
@@ -156,7 +156,7 @@ def _spread(scores: Sequence[float]) -> float:
 
 def draw_search(info: SearchInfo, theme: Theme) -> Figure:
     """The figure. Call it inside `type_style`."""
-    columns = min(_COLUMNS, len(info.panels))
+    columns = _COLUMNS.get(len(info.panels), 3)
     rows = math.ceil(len(info.panels) / columns)
     figure = new_figure(0.5 + (3.7 if columns == 1 else 2.9) * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -208,8 +208,9 @@ def _draw_panel(
     for place, series in enumerate(panel.series):
         _draw_series(axes, series, theme, joined=panel.joined, place=place)
     axes.set_xlabel(f"base {panel.hp}" + (" (log2 axis)" if panel.log2 else ""))
-    if panel.log2:
-        _hp_ticks(axes, [x for s in panel.series for x in (*s.diverged, *(p[0] for p in s.points))])
+    tried = [x for one in panel.series for x in (*one.diverged, *(x for x, _ in one.points))]
+    if tried:
+        _hp_ticks(axes, tried, log2=panel.log2)
     if panel.warnings:
         axes.set_title("⚠ chosen value on the edge of the search", color=theme.warning, fontsize=9)
 
@@ -265,19 +266,22 @@ def _draw_series(
         )  # fmt: skip
 
 
-def _hp_ticks(axes: Axes, exponents: Sequence[float]) -> None:
+def _hp_ticks(axes: Axes, values: Sequence[float], *, log2: bool) -> None:
     """Ticks at the tried values if they are few, else at powers of two."""
-    tried = sorted(set(exponents))
+    tried = sorted(set(values))
     low, high = tried[0], tried[-1]
+    margin = 0.08 * (high - low) + (0.15 if log2 or high == low else 0.0)
+    axes.set_xlim(low - margin, high + margin)
+    if len(tried) > 9 and not log2:
+        return
     if len(tried) > 9:
         step = max(1, math.ceil((high - low) / 8))
         tried = [float(tick) for tick in range(math.ceil(low), math.floor(high) + 1, step)]
-    axes.set_xticks(tried, [_hp_label(exponent) for exponent in tried])
-    margin = 0.08 * max(high - low, 0.5) + 0.1
-    axes.set_xlim(low - margin, high + margin)
+    axes.set_xticks(tried, [_hp_label(value, log2=log2) for value in tried])
 
 
-def _hp_label(exponent: float) -> str:
-    if exponent == round(exponent):
-        return formats.power_of_two(round(exponent))
-    return formats.hp_value(2**exponent)
+def _hp_label(value: float, *, log2: bool) -> str:
+    if not log2:
+        return formats.hp_value(value)
+    whole = value == round(value)
+    return formats.power_of_two(round(value)) if whole else formats.hp_value(2**value)

@@ -16,7 +16,7 @@ from mudit.report.contents import (
 )
 from mudit.report.markup import Html, el, join, table
 from mudit.report.modelmap import row_role
-from mudit.report.search import search_info, varied_hps
+from mudit.report.search import edge, search_info, varied_hps
 from mudit.report.structure import CollapsedRow, collapse
 from mudit.report.theme import ROLES
 
@@ -82,6 +82,8 @@ def _hp_tile(contents: StudyContents) -> Html:
     beside = f"best of {formats.plural(trials, 'trial')}" + (
         f", {diverged} of them diverged" if diverged else ""
     )
+    if any(edge(contents.trials, contents.best, name) for name in hps):
+        beside += "; on the edge of the search"
     if len(hps) == 1:
         ((name, value),) = hps.items()
         return _tile(f"Base {name}", formats.hp_value(value), beside)
@@ -193,7 +195,7 @@ def search(contents: StudyContents, figures: Figures) -> Html:
 
 
 def _trial_table(contents: StudyContents) -> Html:
-    names = list(dict.fromkeys(name for trial in contents.trials for name in trial.record.hps))
+    names = varied_hps(contents.trials)
     studies = [(contents.trials, contents.best_key)]
     if contents.control is not None and contents.control.trials:
         studies.append((contents.control.trials, contents.control.best_key or ""))
@@ -215,7 +217,7 @@ def _trial_row(trial: TrialCurve, names: Sequence[str], *, best: bool) -> tuple[
     )
     hps = (formats.hp_value(record.hps[name]) if name in record.hps else "" for name in names)
     return (
-        el("span", record.key, class_="name"),
+        el("span", record.key, class_="name key"),
         run_name(record.parametrization),
         *hps,
         formats.loss(record.score),
@@ -439,9 +441,8 @@ def _one_seed() -> Html:
     return join(
         [
             words.ONE_SEED,
-            " The difference may be noise, and there is no second seed to measure noise with; ",
-            el("code", "mudit verify"),
-            " measures transfer with seeds and intervals.",
+            " A difference between them may be noise: measuring noise takes several seeds, and "
+            "measuring transfer takes the optima at several widths.",
         ]
     )
 

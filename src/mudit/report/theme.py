@@ -171,13 +171,6 @@ def log_losses(axes: Axes, spread: float) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def log_powers(axes: Axes) -> None:
-    """A logarithmic y axis with ticks at powers of ten."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: formats.power_of_ten(value))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
 def bare(axes: Axes, *, grid: str | None = None) -> None:
     """Leaves an axes without ticks and spines, with grid lines across `x` or `y` at most."""
     axes.grid(visible=False)
