@@ -52,6 +52,7 @@ __all__ = [
     "draw_model",
     "draw_search",
     "draw_updates",
+    "drawings",
     "grids_info",
     "importance_info",
     "model_info",
@@ -82,11 +83,12 @@ class Rendered(NamedTuple):
 
 def render(contents: StudyContents) -> Iterator[Rendered]:
     """The figures that these contents give reason to draw, in the order of `NAMES`."""
-    for name, draw in _drawings(contents):
+    for name, draw in drawings(contents):
         yield Rendered(name, light=_png(draw, LIGHT), dark=_png(draw, DARK))
 
 
-def _drawings(contents: StudyContents) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
+def drawings(contents: StudyContents) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
+    """Name and drawing function of each of them. Call the functions inside `type_style`."""
     search, importance = search_info(contents), importance_info(contents)
     curves, updates = curves_info(contents), updates_info(contents)
     grids, agreement, model = grids_info(contents), agreement_info(contents), model_info(contents)

@@ -11,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from mudit.report import formats
 from mudit.report.contents import PlanRowFacts, StudyContents
-from mudit.report.structure import CollapsedRow, collapse, without_common_prefix
+from mudit.report.structure import CollapsedRow, collapse, copies_of, without_common_prefix
 from mudit.report.theme import ROLES, WIDTH_INCHES, Theme, new_figure
 
 _COLUMNS, _MOST_BOXES = 3, 66
@@ -97,14 +97,14 @@ def model_info(contents: StudyContents) -> ModelInfo:
 
 
 def _cards(rows: Sequence[CollapsedRow]) -> tuple[Card, ...]:
-    repeating = {row.path[0] for row in rows if len(row.path) > 2 and _copies(row.path[1]) > 1}
+    repeating = {row.path[0] for row in rows if len(row.path) > 2 and copies_of(row.path[1]) > 1}
     groups: dict[tuple[str, ...], list[CollapsedRow]] = {}
     for row in rows:
         groups.setdefault(_card_key(row, repeating), []).append(row)
     return tuple(
         Card(
             ".".join(key) or "top level",
-            _copies(key[1]) if len(key) > 1 else 1,
+            max(copies_of(key[1]), 1) if len(key) > 1 else 1,
             _boxes(members, len(key)),
         )
         for key, members in groups.items()
@@ -115,16 +115,8 @@ def _card_key(row: CollapsedRow, repeating: Container[str]) -> tuple[str, ...]:
     """The first component, and the number if it has copies; none for a bare parameter."""
     if len(row.path) == 1:
         return ()
-    numbered = len(row.path) > 2 and row.path[0] in repeating and row.path[1][0].isdigit()
+    numbered = len(row.path) > 2 and row.path[0] in repeating and copies_of(row.path[1]) > 0
     return row.path[: 2 if numbered else 1]
-
-
-def _copies(component: str) -> int:
-    """6 for `0–5`; 1 for `3` or a name."""
-    if not component[0].isdigit():
-        return 1
-    spans = [part.split("–") for part in component.split(",")]
-    return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
 
 
 def _boxes(rows: Sequence[CollapsedRow], depth: int) -> tuple[WeightBox, ...]:

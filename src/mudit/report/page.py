@@ -37,11 +37,11 @@ def write_report(contents: StudyContents, folder: Path) -> Path:
     Raises:
         EnvironmentFailure: The folder cannot be written.
     """
-    figures = tuple(render(contents))
-    page = page_html(contents, figures).encode()
     path = folder / "report.html"
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
+        figures = tuple(render(contents))
+        page = page_html(contents, figures).encode()
         _write_figures(figures, folder / "figures")
         _write(path, page)
     except OSError as error:

@@ -431,18 +431,8 @@ def control(contents: StudyContents, figures: Figures) -> Html | None:
     return join(
         [
             paragraph(" ".join(words.control_words(contents))),
-            callout([_one_seed()], mark="What this does not show."),
+            callout([words.ONE_SEED], mark="What this does not show."),
             _control_table(contents),
-        ]
-    )
-
-
-def _one_seed() -> Html:
-    return join(
-        [
-            words.ONE_SEED,
-            " A difference between them may be noise: measuring noise takes several seeds, and "
-            "measuring transfer takes the optima at several widths.",
         ]
     )
 

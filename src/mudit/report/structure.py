@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from mudit.report.contents import PlanRowFacts
+
+_RANGES = re.compile(r"\d+(–\d+)?(,\d+(–\d+)?)*")
 
 
 class CollapsedRow(NamedTuple):
@@ -42,7 +45,7 @@ def without_common_prefix(rows: Sequence[CollapsedRow]) -> tuple[CollapsedRow, .
     """Leading components that all names share, removed: they say nothing."""
     depth = 0
     while rows and all(len(row.path) > depth + 1 for row in rows):
-        if len({row.path[depth] for row in rows}) > 1 or rows[0].path[depth][0].isdigit():
+        if len({row.path[depth] for row in rows}) > 1 or copies_of(rows[0].path[depth]):
             break
         depth += 1
     return tuple(row._replace(path=row.path[depth:]) for row in rows)
@@ -65,7 +68,7 @@ def _collapse(entries: list[CollapsedRow], depth: int) -> list[CollapsedRow]:
 
 
 def _signature(name: str, rows: list[CollapsedRow], depth: int) -> Hashable:
-    if not name.isdigit():
+    if not name.isdecimal():
         return name
     return tuple(
         (row.path[depth + 1 :], row.copies, dataclasses.replace(row.first, name="", init_rms=None))
@@ -88,6 +91,14 @@ def _merge(
         )
         for copies in zip(*(collapsed[name] for name in names), strict=True)
     ]
+
+
+def copies_of(component: str) -> int:
+    """How many modules a component of a path stands for: 4 for `0–3`, 1 for `3`, 0 for a name."""
+    if not _RANGES.fullmatch(component):
+        return 0
+    spans = [part.split("–") for part in component.split(",")]
+    return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
 
 
 def ranges(numbers: Sequence[int]) -> str:

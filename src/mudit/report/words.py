@@ -9,7 +9,11 @@ from mudit.report.contents import StudyContents, TrialCurve, control_trials
 from mudit.report.search import varied_hps
 
 RANKING = "Trials are ranked by the validation bank's denoising loss on the raw weights."
-ONE_SEED = "This study has one seed: it does not show that μP beats sp."
+ONE_SEED = (
+    "This study has one seed: it does not show that μP beats sp. A difference between them may be "
+    "noise: measuring noise takes several seeds, and measuring transfer takes the optima at "
+    "several widths."
+)
 
 
 def searched_hps(contents: StudyContents) -> dict[str, float]:
