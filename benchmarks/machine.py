@@ -25,6 +25,8 @@ from typing import Literal, TypeAlias
 
 RESULTS = Path(__file__).parent / "results"
 _CONFIDENCE = 0.95
+_LEAST_CONFIDENCE = 0.85  # four rounds give 0.875; with fewer there is no verdict
+_QUIET_LOAD = 0.5
 
 Verdict: TypeAlias = Literal["PASS", "PASS within noise", "FAIL", "INCONCLUSIVE"]
 
@@ -37,7 +39,11 @@ def describe(*packages: str) -> str:
     Args:
         packages: Distributions to name the versions of, besides torch.
     """
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    load = "unknown"
+    if hasattr(os, "getloadavg"):
+        load = f"{os.getloadavg()[0]:.1f}"
+        if float(load) > _QUIET_LOAD:
+            load += " (**others were at work: measure again on a quiet machine**)"
     lines = [
         f"CPU: {_cpu_model()}, {_cores()} cores",
         f"memory: {_memory_gib()}",
@@ -203,27 +209,33 @@ def alternate(
 # --- verdicts and files -------------------------------------------------------------------------
 
 
-def at_most(found: Comparison, bar: float, *, noise_passes: bool = False) -> Verdict:
+def at_most(found: Comparison, bar: float, *, noise: float = 0.0) -> Verdict:
     """Whether the median ratio is at most `bar`, as far as its interval tells.
 
     Args:
         found: The timings.
         bar: The largest good ratio.
-        noise_passes: What an interval around the bar means: that noise hides whether the bar is
-            met, or (if the bar reads "within noise") that it is met.
+        noise: For a bar that reads "within noise": how far above it the interval may reach. Wider
+            noise than that leaves the question open.
     """
-    if found.interval.high <= bar:
+    interval = found.interval
+    if interval.confidence < _LEAST_CONFIDENCE:
+        return "INCONCLUSIVE"
+    if interval.high <= bar:
         return "PASS"
-    if found.interval.low > bar:
+    if interval.low > bar:
         return "FAIL"
-    return "PASS within noise" if noise_passes else "INCONCLUSIVE"
+    return "PASS within noise" if interval.high <= bar + noise else "INCONCLUSIVE"
 
 
 def at_least(found: Comparison, bar: float) -> Verdict:
     """Whether the median ratio is at least `bar`, as far as its interval tells."""
-    if found.interval.low >= bar:
+    interval = found.interval
+    if interval.confidence < _LEAST_CONFIDENCE:
+        return "INCONCLUSIVE"
+    if interval.low >= bar:
         return "PASS"
-    return "FAIL" if found.interval.high < bar else "INCONCLUSIVE"
+    return "FAIL" if interval.high < bar else "INCONCLUSIVE"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

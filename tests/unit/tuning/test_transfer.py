@@ -183,9 +183,7 @@ def test_no_best_point(study) -> None:
 
 def test_a_control_that_diverges_everywhere_does_not_end_the_study(study) -> None:
     """Under sp with another initialisation and base width, the control searches by itself."""
-    study = dataclasses.replace(
-        searched(study, lr="grid(0.005)"), control="sp", control_init="dit"
-    )
+    study = dataclasses.replace(searched(study, lr="grid(0.005)"), control="sp", control_init="dit")
     folder = Path(study.folder)
     run = json.loads((_first_trial(study, folder) / "config.json").read_text())
     assert run["parametrization"]["parametrization"] == "sp"
