@@ -26,7 +26,7 @@ from typing import Literal, TypeAlias
 RESULTS = Path(__file__).parent / "results"
 _CONFIDENCE = 0.95
 _LEAST_CONFIDENCE = 0.85  # four rounds give 0.875; with fewer there is no verdict
-_QUIET_LOAD = 0.5
+_QUIET = 0.05  # share of the CPU that others may use
 
 Verdict: TypeAlias = Literal["PASS", "PASS within noise", "FAIL", "INCONCLUSIVE"]
 
@@ -39,16 +39,11 @@ def describe(*packages: str) -> str:
     Args:
         packages: Distributions to name the versions of, besides torch.
     """
-    load = "unknown"
-    if hasattr(os, "getloadavg"):
-        load = f"{os.getloadavg()[0]:.1f}"
-        if float(load) > _QUIET_LOAD:
-            load += " (**others were at work: measure again on a quiet machine**)"
     lines = [
         f"CPU: {_cpu_model()}, {_cores()} cores",
         f"memory: {_memory_gib()}",
         f"system: {_system()}",
-        f"load average of the last minute, before the run: {load}",
+        f"CPU that others used just before the run: {_others()}",
         f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {_version(name)}" for name in ("torch", *packages)),
     ]
@@ -83,6 +78,24 @@ def _system() -> str:
         return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
     except (KeyError, OSError):
         return kernel
+
+
+def _others() -> str:
+    """The share of the CPU in use while this process waits two seconds."""
+
+    def ticks() -> tuple[int, int]:
+        user, nice, system, idle, waiting, *rest = map(int, stat.read_text().split()[1:9])
+        return idle + waiting, user + nice + system + idle + waiting + sum(rest)
+
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return "unknown"
+    idle, total = ticks()
+    time.sleep(2)
+    idle_after, total_after = ticks()
+    share = 1 - (idle_after - idle) / (total_after - total)
+    loud = " (**not a quiet machine: measure again**)" if share > _QUIET else ""
+    return f"{100 * share:.0f} %{loud}"
 
 
 def _version(package: str) -> str:

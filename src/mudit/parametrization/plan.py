@@ -259,14 +259,18 @@ class Plan:
         Returns:
             A scalar tensor; parameters without a gradient do not count.
         """
-        parameters = self.match(model)
-        by_clip: defaultdict[float, list[Tensor]] = defaultdict(list)
-        for row in self.rows:
-            gradient = parameters[row.name].grad
-            if gradient is not None:
-                by_clip[row.clip].append(gradient)
-        norms = [clip * nn.utils.get_total_norm(grads) for clip, grads in by_clip.items()]
-        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+        parameters = canonical_parameters(model)  # each step: the names alone are checked
+        found = [
+            (gradient, row.clip)
+            for row in self.rows
+            if (gradient := parameters[row.name].grad) is not None
+        ]
+        if not found:
+            return torch.zeros(())
+        gradients, factors = zip(*found)
+        norms = torch.stack(torch._foreach_norm(gradients))
+        norm: Tensor = torch.linalg.vector_norm(norms * norms.new_tensor(factors))
+        return norm
 
     def clip_grad_norm_(self, model: nn.Module, max_norm: float) -> Tensor:
         """Scale all gradients so that `grad_norm` is at most `max_norm`; returns it as it was."""

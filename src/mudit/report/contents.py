@@ -160,7 +160,7 @@ class Agreement:
         control_agreement: The same for the control's target.
         per_class: The target's agreement by class name.
         control_per_class: The control's.
-        classifier: What it is, e.g. `nearest neighbour in pixels`.
+        classifier: What it is, e.g. `nearest neighbour in pixels`; may be empty.
     """
 
     held_out_accuracy: float
@@ -169,7 +169,7 @@ class Agreement:
     control_agreement: float | None = None
     per_class: dict[str, float] = field(default_factory=dict)
     control_per_class: dict[str, float] = field(default_factory=dict)
-    classifier: str = "a classifier"
+    classifier: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

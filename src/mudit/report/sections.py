@@ -265,13 +265,14 @@ def samples(contents: StudyContents, figures: Figures) -> Html | None:
 def _agreement_words(contents: StudyContents) -> Html:
     facts = contents.agreement
     assert facts is not None
+    kind = f" ({facts.classifier})" if facts.classifier else ""
     shares = f"{formats.percent(facts.target_agreement)} of the target's"
     if facts.control_agreement is not None and contents.control is not None:
         name = formats.parametrization_name(contents.control.parametrization)
         shares += f" and {formats.percent(facts.control_agreement)} of the {name} target's"
     return paragraph(
         f"Of {facts.images:,} samples per model, {shares} show the class asked for, as judged by a "
-        f"classifier of real images ({facts.classifier}) that is right on "
+        f"classifier of real images{kind} that is right on "
         f"{formats.percent(facts.held_out_accuracy)} of the real images that it has not seen. "
         "This says nothing about variety."
     )

@@ -254,9 +254,6 @@ def _match(folder: Path, target: TrialRecord, control: TrialRecord) -> StepsToMa
     losses = [
         smooth([row.terms["denoising"] for row in rows], max(1, len(rows) // 20)) for rows in curves
     ]
-    window = max(1, len(losses[0]) // 20)
-    # The last points are single steps; the mean over the last twentieth stands for the end.
-    losses[0][-1] = float(np.mean([row.terms["denoising"] for row in curves[0][-window:]]))
     return steps_to_match(steps[0], losses[0], steps[1], other_loss=losses[1])
 
 
