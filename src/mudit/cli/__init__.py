@@ -53,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MuditError as error:
         print(f"mudit {verb}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(f"mudit {verb}: cannot use{where}: {error.strerror or error}.", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print(f"mudit {verb}: interrupted; repeat the command to go on.", file=sys.stderr)
         return 130

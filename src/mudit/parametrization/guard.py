@@ -85,7 +85,7 @@ def audit(
         *_membership(optimizer, plan, parameters),
         # Another optimizer's groups have other ratios, if any: the plan has nothing to compare.
         *([] if wrong_family else _ratios(optimizer, plan, parameters)),
-        *([] if optimizer.state else _initial_values(plan, parameters)),
+        *(_initial_values(plan, parameters) if _is_new(optimizer) else []),
         *([] if max_norm is None else _clipping(plan, model, max_norm)),
     ]
     return Audit(verdict="FAIL" if findings else "PASS", findings=tuple(findings))
@@ -110,7 +110,14 @@ def guard(optimizer: torch.optim.Optimizer, plan: Plan) -> RemovableHandle:
                 "this optimizer's groups do not bear the plan's names. Make it from "
                 "plan.param_groups(model, ...), or use mudit.audit(optimizer, model, plan)."
             )
+        if len(names) != len(group["params"]):
+            raise ParametrizationError(
+                "a group of this optimizer has other parameters than those that it names: one was "
+                "added or moved. Make the optimizer from plan.param_groups again."
+            )
         expected.append(tuple(rows[name] for name in names))
+        _require_one_kind(expected[-1], _keys(plan))
+    _require_each_once(optimizer)
 
     def check(optimizer: torch.optim.Optimizer, args: Any = (), kwargs: Any = None) -> None:
         for key in _keys(plan):
@@ -120,26 +127,45 @@ def guard(optimizer: torch.optim.Optimizer, plan: Plan) -> RemovableHandle:
     return optimizer.register_step_pre_hook(check)
 
 
+def _require_one_kind(rows: tuple[PlanRow, ...], keys: tuple[str, ...]) -> None:
+    for row in rows[1:]:
+        for key in keys:
+            if getattr(row, key) != getattr(rows[0], key):
+                raise GroupRatioError(
+                    f"{row.name} is in one group with {rows[0].name}, but the plan gives them "
+                    f"different multipliers of {key}, {getattr(row, key):.6g} and "
+                    f"{getattr(rows[0], key):.6g}. Make the optimizer from plan.param_groups."
+                )
+
+
+def _require_each_once(optimizer: torch.optim.Optimizer) -> None:
+    names = [name for group in optimizer.param_groups for name in group["param_names"]]
+    counts = Counter(id(p) for group in optimizer.param_groups for p in group["params"])
+    for name, count in Counter(names).items():
+        if count > 1 or max(counts.values()) > 1:
+            raise ParametrizationError(f"{name}, or another, is in two groups: stepped twice.")
+
+
 def require_own_scale(row: PlanRow, rms: float) -> None:
-    """Refuse to scale a tensor whose values are not those that its initialiser gives.
+    """Refuse to scale a tensor that has been scaled already.
 
     Raises:
-        ParametrizationError: It looks scaled already, or was changed otherwise.
+        ParametrizationError: Its RMS is what the plan asks for, and not what build gives.
     """
-    if _close(rms, row.own_rms, row):
-        return
-    if _close(rms, row.init_rms, row):
+    if _close(rms, row.init_rms, row) and not _close(rms, row.own_rms, row):
         raise ParametrizationError(
             f"{row.name} already has the plan's initial RMS {row.init_rms:.6g}: scaling it twice "
             "would break the plan. plan.build() scales by itself; call initialize_ once only."
         )
-    raise ParametrizationError(
-        f"{row.name} has RMS {rms:.6g}, but build's initialiser gives {row.own_rms:.6g}. Only "
-        "freshly built models can be initialised; load a checkpoint after plan.build(), not before."
-    )
 
 
 # --- the checks ---------------------------------------------------------------------------------
+
+
+def _is_new(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether no step has been taken; SGD without momentum keeps no trace of them."""
+    traceless = "momentum" in optimizer.defaults and not optimizer.defaults["momentum"]
+    return not optimizer.state and not traceless
 
 
 def _keys(plan: Plan) -> tuple[str, ...]:
@@ -231,7 +257,7 @@ def _initial_values(plan: Plan, parameters: Mapping[str, nn.Parameter]) -> Itera
         elif _close(rms, row.init_rms * row.init_scale, row):
             words += ": it was scaled twice."
         else:
-            words += "."
+            continue  # a law of few independent values, or weights of another origin
         yield Finding(parameter=row.name, message=words)
 
 

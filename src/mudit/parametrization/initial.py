@@ -61,7 +61,7 @@ def observe(build: Build, width: int) -> Observation:
         try:
             with torch.device("meta"), watcher, _watched_initialisers(watcher):
                 model = build(width)
-        except (NotImplementedError, RuntimeError):
+        except (NotImplementedError, RuntimeError, TypeError):
             # E.g. .item() or .numpy() in a constructor.
             watcher = _Watcher()
             with watcher, _watched_initialisers(watcher):
@@ -123,8 +123,9 @@ class _Law:
     mean_square: float
     words: str
     random: bool = True
-    support: tuple[float, float] | None = None
-    truncated: bool = False
+    support: tuple[float, float] | None = None  # of a plain uniform
+    bounds: tuple[float, float] | None = None  # of a truncated normal
+    mixed: bool = False  # of several regions together: says nothing of a part
 
     @property
     def rms(self) -> float:
@@ -132,9 +133,13 @@ class _Law:
 
     def affine(self, scale: float, shift: float) -> _Law:
         """The law of scale·x + shift."""
-        support = self.support and tuple(
-            sorted((scale * self.support[0] + shift, scale * self.support[1] + shift))
-        )
+
+        def moved(edges: tuple[float, float] | None) -> tuple[float, float] | None:
+            if edges is None:
+                return None
+            ends = (scale * edges[0] + shift, scale * edges[1] + shift)
+            return min(ends), max(ends)
+
         scaled = f"{scale:.6g}·" if scale != 1.0 else ""
         shifted = f" + {shift:.6g}" if shift != 0.0 else ""
         return _Law(
@@ -142,8 +147,9 @@ class _Law:
             mean_square=scale**2 * self.mean_square + 2 * scale * shift * self.mean + shift**2,
             words=f"{scaled}{self.words}{shifted}",
             random=self.random,
-            support=support,  # type: ignore[arg-type]
-            truncated=self.truncated,
+            support=moved(self.support),
+            bounds=moved(self.bounds),
+            mixed=self.mixed,
         )
 
 
@@ -181,7 +187,7 @@ def _truncated_normal(mean: float, std: float, low: float, high: float) -> _Law:
         mean + std * first,
         mean**2 + 2 * mean * std * first + std**2 * second,
         f"truncated normal({mean:.6g}, {std:.6g}) on [{low:.6g}, {high:.6g}]",
-        truncated=True,
+        bounds=(low, high),
     )
 
 
@@ -220,6 +226,7 @@ def _mixture(parts: list[tuple[int, _Law]]) -> _Law:
         sum(count * law.mean_square for count, law in parts) / total,
         " | ".join(words),
         random=any(law.random for _, law in parts),
+        mixed=True,
     )
 
 
@@ -228,6 +235,7 @@ class _Regions:
 
     def __init__(self, storage: torch.UntypedStorage, size: int) -> None:
         self.storage = storage  # held, so that its address is not given to another
+        self.size = size
         self.intervals: list[tuple[int, int, _Law | None]] = [(0, size, None)]
 
     @property
@@ -247,7 +255,7 @@ class _Regions:
         for a, b, law in self.intervals:
             overlap = min(b, stop) - max(a, start)
             if overlap > 0:
-                if law is None:
+                if law is None or (law.mixed and overlap < b - a):
                     return None
                 parts.append((overlap, law))
         return _mixture(parts) if parts else None
@@ -277,8 +285,11 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def law(self, tensor: Tensor) -> _Law | None:
         """What is known of the tensor's values; values that are there to read are read."""
         regions = self._regions.get(tensor.untyped_storage()._cdata)
+        size = tensor.untyped_storage().nbytes() // tensor.element_size()
+        if not tensor.is_floating_point():
+            return None
         if regions is not None:
-            span = _span(tensor)
+            span = _span(tensor) if regions.size == size else None  # another dtype's view
             law = regions.read(*span) if span else None
             return None if law is None or math.isnan(law.mean) else law
         return None if tensor.is_meta or tensor.numel() == 0 else _data_law(tensor)
@@ -287,11 +298,13 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         storage = tensor.untyped_storage()
         size = storage.nbytes() // tensor.element_size()
         regions = self._regions.setdefault(storage._cdata, _Regions(storage, size))
-        span = _span(tensor)
+        span = _span(tensor) if regions.size == size else None  # another dtype's view
+        if not tensor.is_floating_point():
+            law = None  # its bits may be read as floats
         if span is not None:
             regions.write(*span, law)
         elif tensor.is_meta or law is None or law.random or regions.is_random:
-            regions.write(0, size, None)  # values with gaps between them: given up
+            regions.write(0, regions.size, None)  # values with gaps between them: given up
         else:
             self._forget(tensor)
 
@@ -315,6 +328,8 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _follow(self, func: Any, args: _Args, kwargs: dict[str, Any], out: Any) -> None:
         name = func.overloadpacket.__name__
         rule = _RULES.get(name.removesuffix("_"))
+        if (name in _DRAWN and not name.endswith("_")) or kwargs.get("rounding_mode"):
+            rule = None  # torch.normal takes tensors for its mean and std
         if name in _EMPTY:
             self.write(out, _UNSET)
         elif func.is_view:
@@ -323,7 +338,9 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.write(out, law)
         else:
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            lost = any(tensor.is_meta or self._is_random(tensor) for tensor in inputs)
+            lost = torch.Tag.nondeterministic_seeded in func.tags or any(
+                tensor.is_meta or self.is_random(tensor) for tensor in inputs
+            )
             for tensor in _results(func, args, kwargs, out):
                 if lost or tensor.is_meta:
                     self.write(tensor, None)
@@ -334,7 +351,8 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The values depend on nothing random and are there: read them when asked."""
         self._regions.pop(tensor.untyped_storage()._cdata, None)
 
-    def _is_random(self, tensor: Tensor) -> bool:
+    def is_random(self, tensor: Tensor) -> bool:
+        """Whether the values, or some beside them in memory, come from a random law."""
         regions = self._regions.get(tensor.untyped_storage()._cdata)
         return regions is not None and regions.is_random
 
@@ -369,7 +387,8 @@ _Rule = Callable[[_Watcher, _Args, dict[str, Any]], "_Law | None"]
 def _affine_rule(scale: Callable[[float], float], shift: Callable[[float], float]) -> _Rule:
     def rule(watcher: _Watcher, args: _Args, kwargs: dict[str, Any]) -> _Law | None:
         law = watcher.law(args[0])
-        value = _scalar(args[1])
+        drawn = isinstance(args[1], Tensor) and watcher.is_random(args[1])
+        value = None if drawn else _scalar(args[1])
         if law is None or value is None:
             return None
         value *= kwargs.get("alpha", 1)
@@ -398,9 +417,16 @@ def _erfinv(watcher: _Watcher, args: _Args, kwargs: dict[str, Any]) -> _Law | No
 
 def _clamped(watcher: _Watcher, args: _Args, kwargs: dict[str, Any]) -> _Law | None:
     """Clamping a truncated normal to its own bounds only mends rounding (trunc_normal_)."""
-    del kwargs
     law = watcher.law(args[0])
-    return law if law is not None and law.truncated else None
+    if law is None or law.bounds is None:
+        return None
+    low = kwargs.get("min", args[1] if len(args) > 1 else None)
+    high = kwargs.get("max", args[2] if len(args) > 2 else None)
+    slack = 1e-5 * (law.bounds[1] - law.bounds[0])
+    inside = (low is None or low <= law.bounds[0] + slack) and (
+        high is None or high >= law.bounds[1] - slack
+    )
+    return law if inside else None
 
 
 def _filled(index: int) -> _Rule:
@@ -430,6 +456,7 @@ def _argument(args: _Args, kwargs: dict[str, Any], index: int, name: str, defaul
     return float(args[index] if len(args) > index else kwargs.get(name, default))
 
 
+_DRAWN = frozenset({"normal", "uniform"})
 _EMPTY = frozenset({"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided"})
 _RULES: dict[str, _Rule] = {
     "zeros": _always(0.0),
@@ -487,9 +514,13 @@ def _watched_initialisers(watcher: _Watcher) -> Iterator[None]:
     ) -> _Law:
         return _truncated_normal(mean, std, a, b)
 
-    laws: dict[str, Callable[..., _Law]] = {
+    def unknown_law(tensor: Tensor, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    laws: dict[str, Callable[..., _Law | None]] = {
         "_no_grad_trunc_normal_": truncated_law,
         "orthogonal_": orthogonal_law,
+        "sparse_": unknown_law,
     }
     originals = {name: getattr(nn.init, name) for name in laws if hasattr(nn.init, name)}
 

@@ -10,7 +10,7 @@ from mudit.training.config import (
     parse_config,
     read_config,
 )
-from mudit.training.files import write_text, write_whole
+from mudit.training.files import exclusive, write_text, write_whole
 from mudit.training.flops import step_flops, trainable_parameters
 from mudit.training.hyperparameters import Hyperparameters, check_value
 from mudit.training.randomness import generator, stream_seed
@@ -28,6 +28,7 @@ __all__ = [
     "ValidationBank",
     "check_value",
     "claim_folder",
+    "exclusive",
     "generator",
     "load_weights",
     "lr_factor",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mudit.errors import EnvironmentFailure
+from safetensors import SafetensorError
+
+from mudit.errors import EnvironmentFailure, UsageError
 from mudit.records import Record, to_line
 
 
@@ -23,11 +27,12 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if isinstance(error, EnvironmentFailure):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "no space is left on the device" if full else f"{error.strerror or error}"
+    except EnvironmentFailure:
+        raise
+    except (OSError, SafetensorError) as error:  # safetensors wraps the system's error in its own
+        number = getattr(error, "errno", None)
+        full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        what = "no space is left on the device" if full else str(error)
         raise EnvironmentFailure(
             f"could not write {path}: {what}. What was saved before is whole; make room or choose "
             "another folder with --folder, and repeat the command to go on from there."
@@ -60,6 +65,36 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
     write_whole(path, write)
+
+
+@contextmanager
+def exclusive(folder: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold a folder; the lock goes with the process, however that ends.
+
+    Args:
+        folder: Made if absent.
+        wait_seconds: How long to wait for a process that holds it.
+
+    Raises:
+        UsageError: Another process holds it.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    deadline = time.monotonic() + wait_seconds
+    with lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise UsageError(
+                        f"another process is at work in {folder}. Wait for it or stop it, or "
+                        "choose another folder with --folder."
+                    ) from None
+                time.sleep(0.1)
+        yield
 
 
 class RecordFile:

@@ -36,7 +36,7 @@ from mudit.training.checkpoint import (
 )
 from mudit.training.config import DataConfig, RunConfig, claim_folder
 from mudit.training.ema import EMA, decay_from_half_life
-from mudit.training.files import RecordFile, write_text, write_whole
+from mudit.training.files import RecordFile, exclusive, write_text, write_whole
 from mudit.training.flops import step_flops, trainable_parameters
 from mudit.training.randomness import generator, stream_seed
 from mudit.training.schedule import lr_factor
@@ -74,20 +74,21 @@ def train(
         EnvironmentFailure: The folder cannot be written or a checkpoint cannot be read.
         Interrupted: `should_stop` said so; all is saved.
     """
-    claim_folder(folder, config.to_json())
-    finished = folder / "trial.json"
-    if finished.exists():
+    # A killed study's workers may be at the end of a step still: they hold this until they leave.
+    with exclusive(folder, wait_seconds=60.0):
+        claim_folder(folder, config.to_json())
+        finished = folder / "trial.json"
+        if not finished.exists():
+            torch.set_num_threads(config.threads)
+            run = _Run.start(config, folder)
+            try:
+                diverged_step = run.loop(on_progress or (lambda step, loss: None), should_stop)
+                record = run.finish(diverged_step, key=key, role=role)
+            finally:
+                run.close()
+            write_text(finished, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+        drop_checkpoints(folder)
         return read_trial(finished)
-    torch.set_num_threads(config.threads)
-    run = _Run.start(config, folder)
-    try:
-        diverged_step = run.loop(on_progress or (lambda step, loss: None), should_stop)
-        record = run.finish(diverged_step, key=key, role=role)
-    finally:
-        run.close()
-    write_text(finished, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
-    drop_checkpoints(folder)
-    return record
 
 
 def read_trial(path: Path) -> TrialRecord:
@@ -258,7 +259,7 @@ class _Run:
             save = stop or (not last and _due(done, training.checkpoint_steps))
             if measure or validate or save:
                 rows, bad = self._flush(done)
-                clock = self._time(done, len(rows), clock)
+                self._time(done, len(rows), clock)
                 if bad is not None:
                     return bad
                 on_progress(done, rows[-1].loss)
@@ -266,6 +267,8 @@ class _Run:
                 self.records.write([self._validate(done, "raw")])
             if save:
                 self._save(done)
+            if measure or validate or save:
+                clock = time.perf_counter()  # validation and saving are not training
             if stop:
                 raise Interrupted(
                     f"stopped after step {done} of {self.config.steps}; everything is saved in "
@@ -361,9 +364,8 @@ class _Run:
             _show(self.board, rows[-1])
         return rows, bad
 
-    def _time(self, done: int, count: int, since: float) -> float:
-        now = time.perf_counter()
-        seconds = now - since
+    def _time(self, done: int, count: int, since: float) -> None:
+        seconds = time.perf_counter() - since
         row = TimingRecord(
             step=done,
             seconds=seconds,
@@ -373,7 +375,6 @@ class _Run:
         self.timings.write([row])
         if self.board is not None:
             self.board.add_scalar("images_per_second", row.images_per_second, done)
-        return now
 
     def _validate(self, step: int, weights: Literal["raw", "ema"]) -> ValidationRecord:
         model = self.ema.model if weights == "ema" else self.model
@@ -450,11 +451,12 @@ def _copies(model: nn.Module) -> list[Tensor]:
 
 def _update_ratios(plan: Plan, model: nn.Module, before: list[Tensor]) -> dict[str, float]:
     """By role: norm of the step's update over norm of the weights before it."""
-    roles = {name: plan[name].role for name, p in plan.match(model).items() if p.requires_grad}
+    parameters = plan.match(model)
+    rows = [row for row in plan.rows if parameters[row.name].requires_grad]
     sums: dict[str, list[float]] = {}
-    after = [p.detach() for p in model.parameters() if p.requires_grad]
-    for role, old, new in zip(roles.values(), before, after):
-        both = sums.setdefault(role, [0.0, 0.0])
+    for row, old in zip(rows, before):
+        both = sums.setdefault(row.role, [0.0, 0.0])
+        new = parameters[row.name].detach()
         both[0] += (new - old).double().square().sum().item()
         both[1] += old.double().square().sum().item()
     return {role: math.sqrt(u / w) for role, (u, w) in sorted(sums.items()) if w > 0}

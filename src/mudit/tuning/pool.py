@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeAlias
 
-from mudit.errors import Interrupted, UsageError
+from mudit.errors import EnvironmentFailure, Interrupted
 from mudit.records import TrialRecord
 from mudit.training import RunConfig, train
 from mudit.training.trainer import RunRole
@@ -79,6 +79,11 @@ def run_jobs(
                     yield future.result()
                 if should_stop():
                     raise Interrupted("stopped; all runs are saved. Repeat the command to go on.")
+        except BrokenProcessPool:
+            raise EnvironmentFailure(
+                "a worker process was killed, probably because memory ran out. Use fewer "
+                "(--workers 1) and repeat the command: what was checkpointed goes on."
+            ) from None
         finally:
             stop.set()  # what still runs is saved and stops; the pool waits for it
 
@@ -152,22 +157,3 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a study's folder; the lock goes with the process, however that ends.
-
-    Raises:
-        UsageError: Another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"another process is at work in {folder}. Wait for it or stop it, or choose "
-                "another folder with --folder."
-            ) from None
-        yield

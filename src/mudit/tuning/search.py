@@ -66,7 +66,7 @@ def search(
     """
     jobs = trial_jobs(config, splits, parametrization)
     study = open_study(Path(config.folder), parametrization)
-    _enqueue(study, config.points(), [job.key for job in jobs])
+    _enqueue(study, config.points(), jobs)
     by_key = {job.key: job for job in jobs}
     asked: dict[str, int] = {}
     done: dict[str, TrialRecord] = {}
@@ -144,6 +144,7 @@ def importance(config: StudyConfig, trials: tuple[TrialRecord, ...]) -> dict[str
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = _distributions(config)
+    bounds = {name: found.bounds for name, found in parse_space(config.search.space).items()}
     finished = [trial for trial in trials if trial.score is not None]
     if len(space) < 2 or len(finished) < 4 or len({trial.score for trial in finished}) < 2:
         return None
@@ -151,7 +152,7 @@ def importance(config: StudyConfig, trials: tuple[TrialRecord, ...]) -> dict[str
     for trial in finished:
         study.add_trial(
             optuna.trial.create_trial(
-                params={name: trial.hps[name] for name in space},
+                params={name: _within(bounds[name], trial.hps[name]) for name in space},
                 distributions=space,
                 value=trial.score,
             )
@@ -159,6 +160,11 @@ def importance(config: StudyConfig, trials: tuple[TrialRecord, ...]) -> dict[str
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(value) for name, value in found.items()}
+
+
+def _within(bounds: tuple[float, float, bool], value: float) -> float:
+    """The value, in bounds: whole-number HPs were rounded."""
+    return min(max(value, bounds[0]), bounds[1])
 
 
 def _distributions(config: StudyConfig) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -171,22 +177,24 @@ def _distributions(config: StudyConfig) -> dict[str, optuna.distributions.BaseDi
     }
 
 
-def _enqueue(study: optuna.Study, points: list[Point], keys: list[str]) -> None:
+def _enqueue(study: optuna.Study, points: list[Point], jobs: list[Job]) -> None:
     """Make sure that each point is finished or waiting, once.
 
-    The study's folder is locked, so a trial that is marked as running is one whose process died.
+    The study's folder is locked, so a trial that is marked as running is one whose parent died; its
+    worker may still be leaving, and holds the trial's folder until then.
     """
     from optuna.trial import TrialState
 
     known = set()
+    ended = {job.key for job in jobs if (job.folder / "trial.json").exists()}
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)
-        elif trial.state in (TrialState.COMPLETE, TrialState.WAITING):
+        elif trial.state == TrialState.WAITING or trial.user_attrs.get("key") in ended:
             known.add(trial.user_attrs["key"])
-    for key, point in zip(keys, {point_key(point): point for point in points}.values()):
-        if key not in known:
-            study.enqueue_trial(point, user_attrs={"key": key})
+    for job, point in zip(jobs, {point_key(point): point for point in points}.values()):
+        if job.key not in known:
+            study.enqueue_trial(point, user_attrs={"key": job.key})
 
 
 def _waiting(

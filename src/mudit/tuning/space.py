@@ -27,6 +27,7 @@ from mudit.training import check_value
 Point: TypeAlias = dict[str, float]
 
 _RANGE = re.compile(r"(log2|grid|uniform|log_uniform)\(([^()]*)\)")
+_MOST = 10_000  # points of one range
 _FORMS = "log2(-10, -6), grid(0.1, 0.3, 1), uniform(0.1, 1) or log_uniform(1e-5, 1e-3)"
 
 
@@ -85,7 +86,8 @@ def parse_range(name: str, text: str) -> Range:
     found = _range(match[1], numbers)
     if found is None:
         raise UsageError(
-            f"search.space.{name} is {text!r}, which holds no value: expected e.g. {_FORMS}."
+            f"search.space.{name} is {text!r}, which holds no value, or too many: "
+            f"expected e.g. {_FORMS}."
         )
     for value in found.values if isinstance(found, Choices) else (found.low, found.high):
         check_value(name, value)
@@ -100,6 +102,8 @@ def _range(form: str, numbers: Sequence[float]) -> Range | None:
         if not (low <= high and step > 0):
             return None
         count = math.floor((high - low) / step + 1e-9) + 1
+        if count > _MOST or max(abs(low), abs(high)) > 1000:
+            return None
         return Choices(tuple(2.0 ** (low + step * index) for index in range(count)))
     if len(numbers) != 2 or not numbers[0] < numbers[1]:
         return None

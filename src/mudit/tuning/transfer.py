@@ -31,6 +31,7 @@ from mudit.records import TrialRecord
 from mudit.training import (
     Hyperparameters,
     claim_folder,
+    exclusive,
     generator,
     load_weights,
     make_plan,
@@ -43,7 +44,7 @@ from mudit.training import (
 )
 from mudit.training.config import RunConfig
 from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
-from mudit.tuning.pool import exclusive, stop_on_interrupt
+from mudit.tuning.pool import stop_on_interrupt
 from mudit.tuning.search import NoBestPoint, best_trial, search, trial_jobs
 from mudit.tuning.study import Branch, FailedSearch, TransferResult, shares_search
 from mudit.tuning.summary import write_study_report
@@ -156,8 +157,9 @@ def transfer(
     config = resolved(config, splits)
     # What can be refused is refused before the search.
     resolve_device(config.training.device)
-    target_run_config(config, splits, config.hps, "mup")
-    trial_jobs(config, splits, "mup")
+    for parametrization in ("mup", "sp") if config.control == "sp" else ("mup",):
+        make_plan(target_run_config(config, splits, config.hps, parametrization))
+        make_plan(trial_jobs(config, splits, parametrization)[0].config)
     if config.parametrization.parametrization != "mup":
         raise UsageError(
             "parametrization.parametrization is 'sp', but a transfer carries base HPs by μP. Use "
@@ -193,7 +195,9 @@ def train_target(config: StudyConfig, *, listener: Listener | None = None) -> Tr
     splits = open_splits(config.data)
     config = resolved(config, splits)
     run = target_run_config(config, splits, config.hps, config.parametrization.parametrization)
-    with exclusive(folder), stop_on_interrupt() as should_stop:
+    make_plan(run)
+    _refuse_foreign(folder)
+    with stop_on_interrupt() as should_stop:
         listener.stage(f"training width {run.model.width}")
         record = train(
             run,

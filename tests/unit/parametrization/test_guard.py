@@ -115,10 +115,37 @@ def test_initial_values_scaled_twice_or_never(plan, model, optimizer) -> None:
     # 4096 values of the hidden weight tell 1/8 from 1/8·(own kaiming is right): only these differ.
     assert "readout.weight" in named(report)
     assert all("not scaled" in finding.message for finding in report.findings)
-    with torch.no_grad():
-        raw.readout.weight.mul_(10)
-    with pytest.raises(mudit.ParametrizationError, match="freshly built"):
-        plan.initialize_(raw)
+
+
+def test_guard_looks_at_every_parameter_of_a_group(plan, model, optimizer) -> None:
+    named = torch.optim.AdamW(model.named_parameters(), lr=LR)
+    with pytest.raises(GroupRatioError, match=r"hidden\.weight"):
+        plan.guard(named)
+    optimizer.param_groups[0]["params"].append(optimizer.param_groups[1]["params"].pop())
+    with pytest.raises(mudit.ParametrizationError, match="added or moved"):
+        plan.guard(optimizer)
+
+
+def test_a_right_sgd_without_momentum_passes_after_its_steps() -> None:
+    plan = mudit.plan(Net, width=64, base_width=16, optimizer="sgd")
+    model = plan.build()
+    optimizer = torch.optim.SGD(plan.param_groups(model, lr=1e-2))
+    for _ in range(20):
+        step(model, optimizer)
+    assert mudit.audit(optimizer, model, plan).verdict == "PASS"
+
+
+def test_a_law_of_few_independent_values_is_not_refused() -> None:
+    class Rows(nn.Linear):
+        def __init__(self, n: int) -> None:
+            super().__init__(n, n)
+            with torch.no_grad():
+                self.weight.copy_(torch.randn(n, 1) / n)
+
+    plan = mudit.plan(Rows, width=64, base_width=16)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        plan.build()
 
 
 def test_parameter_in_no_group_or_in_two(plan, model, optimizer) -> None:

@@ -77,6 +77,43 @@ def test_exact_scale(case: str) -> None:
     assert root_mean_square(One(init).weight) == pytest.approx(scale.rms, rel=0.03, abs=1e-12)
 
 
+def _clamped(w):
+    nn.init.trunc_normal_(w, std=1.0)
+    w.clamp_(-0.5, 0.5)
+
+
+def _int_view(w):
+    nn.init.normal_(w)
+    w.view(torch.int32)[: N // 2].fill_(2**29 + 2**28)
+
+
+# Each looks like something that is known, and is not.
+TRAPS = {
+    "sparse_": lambda w: nn.init.sparse_(w, 0.9),
+    "clamped inside its bounds": _clamped,
+    "torch.normal of a mean tensor": lambda w: w.copy_(torch.normal(torch.zeros(N, N), 0.02)),
+    "torch.normal of a size": lambda w: w.copy_(torch.normal(0.0, 0.02, size=(N, N))),
+    "part of a concatenation": lambda w: w.copy_(
+        torch.cat([torch.randn(N, N), torch.zeros(N, N)])[N:]
+    ),
+    "rounded": lambda w: w.copy_(torch.rand(N, N).mul(3).long()),
+    "another dtype's view": _int_view,
+    "floor division": lambda w: w.copy_(torch.rand(N, N).mul(3).div(1, rounding_mode="floor")),
+    "a drawn factor": lambda w: w.fill_(1.0).mul_(torch.rand(1)),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_traps_are_estimated(trap: str) -> None:
+    torch.manual_seed(0)
+    scale = observe(lambda n: One(TRAPS[trap]), N).scales["weight"]
+    torch.manual_seed(0)
+    actual = root_mean_square(One(TRAPS[trap]).weight)
+    assert not scale.exact, scale
+    if trap != "a drawn factor":
+        assert scale.rms == pytest.approx(actual, rel=0.1)
+
+
 @pytest.mark.parametrize(
     "init", [lambda w: w.normal_().sin_(), lambda w: w.copy_(torch.randn(N, N).exp())]
 )

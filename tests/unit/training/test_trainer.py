@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from mudit.data import batch_indices
 from mudit.diffusion import DDPM
@@ -68,6 +69,30 @@ from pathlib import Path
 from mudit.training import RunConfig, read_config, train
 train(read_config(RunConfig, Path(sys.argv[1])), Path(sys.argv[2]))
 """
+
+
+@pytest.mark.slow
+def test_a_trained_model_draws_the_digits_that_it_is_asked_for(tmp_path) -> None:
+    """The default proxy at its best lr: a classifier of real digits finds ≥ 80 % of 200 samples."""
+    from mudit.evaluation import fit_classifier, generate
+    from mudit.models import DiT
+    from mudit.training import generator, load_weights
+
+    study = StudyConfig()
+    splits = open_splits(study.data)
+    hps = dataclasses.replace(study.hps, lr=2**-7)
+    run = run_config(resolved(study, splits), splits, study.proxy, hps=hps)
+    train(run, tmp_path / "run")
+    model = DiT(run.model)
+    load_weights(model, tmp_path / "run" / "ema.safetensors")
+    labels = torch.arange(10).repeat_interleave(20)
+    options = {"steps": 50, "cfg_scale": study.sampling.cfg_scale}
+    x = generate(
+        model.eval(), DDPM(run.objective), labels, generator=generator(0, "sample"), **options
+    )
+    classifier = fit_classifier(splits.train, splits.validation)
+    assert classifier.held_out_accuracy >= 0.97
+    assert classifier.agreement(x, labels) >= 0.8
 
 
 @pytest.mark.slow
@@ -198,7 +223,14 @@ def test_changed_data_are_refused(run, tmp_path) -> None:
         train(other, tmp_path / "run")
 
 
-def test_full_disk_loses_nothing(run, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_full_disk_loses_nothing(run, tmp_path, monkeypatch, error) -> None:
     train(run, tmp_path / "straight")
     from mudit.training import checkpoint
 
@@ -207,7 +239,7 @@ def test_full_disk_loses_nothing(run, tmp_path, monkeypatch) -> None:
     def full(tensors, path):
         calls.append(path)
         if len(calls) == 5:  # in the middle of the second checkpoint
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         real(tensors, path)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
