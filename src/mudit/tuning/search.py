@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mudit.data import Splits
-from mudit.errors import MuditError
+from mudit.errors import EnvironmentFailure, MuditError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
 from mudit.training import read_trial
@@ -62,8 +63,21 @@ def search(
         How each trial ended, in the order of the points.
 
     Raises:
+        EnvironmentFailure: The storage cannot be read or written.
         Interrupted: `should_stop` said so.
     """
+    with _storage_errors(Path(config.folder) / _STORAGE):
+        return _search(config, splits, parametrization, on_tick, on_end, should_stop)
+
+
+def _search(
+    config: StudyConfig,
+    splits: Splits,
+    parametrization: Parametrization,
+    on_tick: OnTick,
+    on_end: Callable[[TrialRecord], None],
+    should_stop: Callable[[], bool],
+) -> tuple[TrialRecord, ...]:
     jobs = trial_jobs(config, splits, parametrization)
     study = open_study(Path(config.folder), parametrization)
     _enqueue(study, config.points(), jobs)
@@ -82,6 +96,22 @@ def search(
     return tuple(
         done.get(job.key) or read_trial(job.folder / "trial.json") for job in by_key.values()
     )
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise EnvironmentFailure(
+            f"the search's storage {path} failed: {cause}. If the disk is full, make room and "
+            "repeat the command; if the file is damaged, delete it: finished trials are kept in "
+            "their own folders and are not run again."
+        ) from error
 
 
 def trial_jobs(config: StudyConfig, splits: Splits, parametrization: Parametrization) -> list[Job]:

@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from mudit import tuning
-from mudit.errors import ConfigMismatchError, UsageError
+from mudit.errors import ConfigMismatchError, EnvironmentFailure, UsageError
 from mudit.training import exclusive, open_splits
 from mudit.tuning import NoBestPoint, StudyConfig, TaskConfig, preview, transfer
 from mudit.tuning.search import best_trial, importance, open_study
@@ -171,6 +171,17 @@ def test_diverged_trials_are_results(study) -> None:
     assert "diverged" in result.report.read_text()
     values = [trial.value for trial in open_study(Path(study.folder), "mup").get_trials()]
     assert values[0] == float("inf")
+
+
+def test_a_damaged_storage_is_named_and_nothing_is_lost(study) -> None:
+    study = searched(study, lr="grid(0.005)")
+    first = transfer(study)
+    storage = Path(study.folder) / "optuna.db"
+    storage.write_bytes(b"not a database" * 100)
+    with pytest.raises(EnvironmentFailure, match=r"optuna\.db.*delete it"):
+        transfer(study)
+    storage.unlink()
+    assert transfer(study).main == first.main
 
 
 def test_no_best_point(study) -> None:
