@@ -29,26 +29,10 @@ def searched(config: StudyConfig, **space: str) -> StudyConfig:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[tuning.TransferResult, StudyConfig]:
-    config = _study(tmp_path_factory.mktemp("study"))
+def finished(tmp_path_factory, small_study) -> tuple[tuning.TransferResult, StudyConfig]:
+    config = small_study(tmp_path_factory.mktemp("finished") / "study")
     config = dataclasses.replace(config, control="sp", workers=2)
     return transfer(config, command="mudit transfer --test"), config
-
-
-def _study(folder: Path) -> StudyConfig:
-    config = StudyConfig(folder=str(folder / "study"), workers=1, threads=1)
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, depth=1, head_dim=8),
-        parametrization=dataclasses.replace(config.parametrization, base_width=16),
-        proxy=TaskConfig(width=16, batch_size=16, steps=12),
-        target=TaskConfig(width=32, batch_size=16, steps=20),
-        search=dataclasses.replace(config.search, space={"lr": "log2(-8, -6)"}),
-        training=dataclasses.replace(
-            config.training, log_steps=4, checkpoint_steps=6, bank_size=32
-        ),
-        sampling=dataclasses.replace(config.sampling, per_class=2, steps=4),
-    )
 
 
 def test_search_best_target_report(finished) -> None:
