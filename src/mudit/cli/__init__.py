@@ -27,7 +27,7 @@ verbs:
 {chr(10).join(f"  {verb:<10} {text}" for verb, text in VERBS.items())}
 
 `mudit VERB --help` lists a verb's options. With no options, `mudit transfer` runs the whole of
-Algorithm 4 on scikit-learn's digits, in about five minutes on two CPU cores.
+Algorithm 4 on scikit-learn's digits, in a few minutes on two CPU cores.
 
 exit codes: 0 pass or done, 1 fail, 2 usage, 3 data or environment, 4 inconclusive,
 130 interrupted (all is saved; the same command resumes)

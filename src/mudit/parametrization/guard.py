@@ -139,11 +139,15 @@ def _require_one_kind(rows: tuple[PlanRow, ...], keys: tuple[str, ...]) -> None:
 
 
 def _require_each_once(optimizer: torch.optim.Optimizer) -> None:
-    names = [name for group in optimizer.param_groups for name in group["param_names"]]
-    counts = Counter(id(p) for group in optimizer.param_groups for p in group["params"])
-    for name, count in Counter(names).items():
-        if count > 1 or max(counts.values()) > 1:
-            raise ParametrizationError(f"{name}, or another, is in two groups: stepped twice.")
+    seen: set[int] = set()
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["param_names"], group["params"]):
+            if id(parameter) in seen:
+                raise ParametrizationError(
+                    f"{name} is in two groups or places, so it is stepped twice. Make the optimizer "
+                    "from plan.param_groups again."
+                )
+            seen.add(id(parameter))
 
 
 def require_own_scale(row: PlanRow, rms: float) -> None:

@@ -121,6 +121,12 @@ def test_guard_looks_at_every_parameter_of_a_group(plan, model, optimizer) -> No
     named = torch.optim.AdamW(model.named_parameters(), lr=LR)
     with pytest.raises(GroupRatioError, match=r"hidden\.weight"):
         plan.guard(named)
+    twice = torch.optim.AdamW(plan.param_groups(model, lr=LR))
+    group = twice.param_groups[1]
+    group["params"].append(group["params"][0])
+    group["param_names"].append(group["param_names"][0])
+    with pytest.raises(mudit.ParametrizationError, match=r"hidden\.weight is in two"):
+        plan.guard(twice)
     optimizer.param_groups[0]["params"].append(optimizer.param_groups[1]["params"].pop())
     with pytest.raises(mudit.ParametrizationError, match="added or moved"):
         plan.guard(optimizer)
