@@ -144,8 +144,8 @@ def _require_each_once(optimizer: torch.optim.Optimizer) -> None:
         for name, parameter in zip(group["param_names"], group["params"]):
             if id(parameter) in seen:
                 raise ParametrizationError(
-                    f"{name} is in two groups or places, so it is stepped twice. Make the optimizer "
-                    "from plan.param_groups again."
+                    f"{name} is in two groups or places, so it is stepped twice. Make the "
+                    "optimizer from plan.param_groups again."
                 )
             seen.add(id(parameter))
 
