@@ -47,11 +47,17 @@ class Observation:
     scales: dict[str, InitialScale]
 
 
-def observe(build: Build, width: int) -> Observation:
+def observe(build: Build, width: int, *, estimate: bool = True) -> Observation:
     """Build at `width` without memory for weights, and read every initial scale.
 
     A build that cannot run on the meta device runs on the CPU instead; the laws are read the same
     way. The global random state is left as it was.
+
+    Args:
+        build: Makes the model.
+        width: At which width.
+        estimate: Whether to measure what no law is known of on a real build; otherwise its RMS is
+            NaN.
 
     Raises:
         ParametrizationError: build returned no module, or a parameter was never initialised.
@@ -78,7 +84,8 @@ def observe(build: Build, width: int) -> Observation:
         if law is not None
     }
     if missing := [name for name in parameters if name not in scales]:
-        scales |= _estimate(build, width, missing)
+        unknown = InitialScale(rms=math.nan, exact=False, law="unknown")
+        scales |= _estimate(build, width, missing) if estimate else dict.fromkeys(missing, unknown)
     return Observation(model=model, scales={name: scales[name] for name in parameters})
 
 

@@ -115,6 +115,12 @@ class Multipliers:
     clip: float
 
 
+def exponents(role: Role, optimizer: Optimizer = "adamw") -> tuple[float, float, float]:
+    """(a, b, c) of a role: forward multiplier n^-a, initial scale n^-b, learning rate n^-c."""
+    row = FAMILIES[optimizer].exponents[role]
+    return row.a, row.b, row.c
+
+
 def optimizer_name(optimizer: str | type[torch.optim.Optimizer]) -> Optimizer:
     """The name under which an optimizer has a rule.
 

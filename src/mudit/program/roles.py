@@ -10,6 +10,9 @@ contracted with (or looked up by) the layer's input [muDiT] App. B.3:
     finite     finite     scalar    readout bias, per-head gains
 
 Vector-like biases and gains (length n) behave as input weights.
+
+`roles_from_reading` takes the use of each parameter from the recorded forward pass;
+`roles_from_layers` guesses it from layer classes where there is no recording, and refuses the rest.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from torch import nn
 
 from mudit.errors import ParametrizationError
 from mudit.program.dims import canonical_name, canonical_parameters, tied_names
+from mudit.program.reading import Reading, Refusal, Slice, Use, UseKind
 
 Role: TypeAlias = Literal["input", "hidden", "output", "scalar"]
 Kind: TypeAlias = Literal["weight", "gain", "bias", "table"]
@@ -134,6 +138,105 @@ def roles_from_layers(
         _refuse_conflicting_uses(names, found)
         roles.update(dict.fromkeys(names, found[0]))
     return roles
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredRoles:
+    """Roles as the forward pass shows them.
+
+    Attributes:
+        roles: By canonical name; tied names share one. Parameters that were not reached are absent.
+        parts: Of a weight over finite and growing features together: each part's extent and role.
+        unreached: Names of the parameters that the outputs do not depend on.
+        refusals: Parameters that are used in two ways which need different multipliers.
+    """
+
+    roles: Mapping[str, ParameterRole]
+    parts: Mapping[str, tuple[tuple[Slice, Role], ...]]
+    unreached: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def roles_from_reading(reading: Reading) -> MeasuredRoles:
+    """Role and kind of every parameter that the outputs of a recorded pass depend on."""
+    uses: dict[str, list[Use]] = {}
+    for use in reading.uses:
+        uses.setdefault(use.parameter, []).append(use)
+    roles: dict[str, ParameterRole] = {}
+    parts: dict[str, tuple[tuple[Slice, Role], ...]] = {}
+    unreached: list[str] = []
+    refusals: list[Refusal] = []
+    for names in reading.trace.tied:
+        found = uses.get(names[0])
+        if found is None:
+            unreached.append(names[0])
+            continue
+        if (conflict := _conflict(reading, found)) is not None:
+            refusals.append(conflict)
+        main = min(found, key=lambda use: _PRECEDENCE.index(use.kind))
+        roles.update(dict.fromkeys(names, _measured_role(reading, main)))
+        if main.slices:
+            parts[names[0]] = tuple(
+                (part, _ROLES[part.fan_in_grows, part.fan_out_grows]) for part in main.slices
+            )
+    return MeasuredRoles(
+        roles=roles, parts=parts, unreached=tuple(unreached), refusals=tuple(refusals)
+    )
+
+
+# Of several uses in one role, the first of these names the kind.
+_PRECEDENCE: tuple[UseKind, ...] = ("contracted", "looked up", "joined", "multiplied", "added")
+
+
+def _measured_role(reading: Reading, use: Use) -> ParameterRole:
+    grows = reading.trace.growing[use.parameter]
+    op = reading.trace.ops[use.op]
+    return ParameterRole(
+        role=_use_role(use),
+        kind=_use_kind(use, len(grows)),
+        fan_in=use.fan_in,
+        reason=f"{_use_words(use, op.name)}; {_dims(grows)}; at {op.source}",
+    )
+
+
+def _use_role(use: Use) -> Role:
+    return _ROLES[use.fan_in_grows, use.fan_out_grows]
+
+
+def _use_kind(use: Use, rank: int) -> Kind:
+    if use.kind == "contracted":
+        return "weight"
+    if use.kind == "multiplied":
+        return "gain"
+    return "bias" if use.kind == "added" and rank == 1 else "table"
+
+
+def _use_words(use: Use, op: str) -> str:
+    if use.kind == "contracted":
+        dims = " and ".join(map(str, use.fan_in)) or "none"
+        plural = "s" if len(use.fan_in) > 1 else ""
+        split = ", over finite and growing features together" if use.slices else ""
+        return f"{op} contracts its dim{plural} {dims}{split}"
+    if use.kind == "looked up":
+        return f"{op} looks it up by dim {' and '.join(map(str, use.fan_in))}"
+    return f"{op} has it {use.kind}, feature by feature"
+
+
+def _conflict(reading: Reading, uses: list[Use]) -> Refusal | None:
+    first, *others = uses
+    for other in others:
+        if _use_role(other) != _use_role(first):
+            here, there = (
+                f"{_use_role(use)} at {reading.source(use.op)}" for use in (first, other)
+            )
+            return Refusal(
+                "tied",
+                f"{first.parameter} is one tensor used in two ways that need different "
+                f"multipliers: {here}, and {there}",
+                other.op,
+                first.parameter,
+            )
+    return None
 
 
 def _use(module: nn.Module, name: str) -> _Use | None:
