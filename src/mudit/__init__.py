@@ -10,12 +10,14 @@ __version__ = "0.1.0"
 # Loaded at first use: `import mudit` alone does not import torch.
 _HOMES = {
     "Audit": "mudit.parametrization",
+    "Certificate": "mudit.parametrization",
     "MuditError": "mudit.errors",
     "ParametrizationError": "mudit.errors",
     "Plan": "mudit.parametrization",
     "StudyConfig": "mudit.tuning",
     "TransferResult": "mudit.tuning",
     "audit": "mudit.parametrization",
+    "certify": "mudit.parametrization",
     "load_plan": "mudit.parametrization",
     "plan": "mudit.parametrization",
     "read_base_shapes": "mudit.parametrization",
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from mudit.errors import MuditError, ParametrizationError
     from mudit.parametrization import (
         Audit,
+        Certificate,
         Plan,
         audit,
+        certify,
         load_plan,
         plan,
         read_base_shapes,
@@ -38,12 +42,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Audit",
+    "Certificate",
     "MuditError",
     "ParametrizationError",
     "Plan",
     "StudyConfig",
     "TransferResult",
     "audit",
+    "certify",
     "load_plan",
     "plan",
     "read_base_shapes",

@@ -445,7 +445,7 @@ def _weight_table(rows: Sequence[WeightRow]) -> str:
 def _weight_line(row: WeightRow) -> str:
     fan_in = ", ".join(map(str, row.fan_in)) or "none"
     rule = [f"{x:g}" for x in row.rule] if row.rule else ["", "", ""]
-    role = row.role or "not reached"
+    role: str = row.role or "not reached"
     if row.parts:
         role += " (" + ", ".join(
             f"{part.role} at {_range(part)}" for part in row.parts
@@ -465,8 +465,8 @@ def _scalar_table(rows: Sequence[ScalarRow]) -> str:
         for row in rows
     ]
     return (
-        "## Numbers that depend on width\n\n| op | values | power of n | line |\n|---|---|--:|---|\n"
-        + "".join(lines)
+        "## Numbers that depend on width\n\n"
+        "| op | values | power of n | line |\n|---|---|--:|---|\n" + "".join(lines)
     )
 
 

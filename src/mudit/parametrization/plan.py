@@ -25,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from mudit.errors import ParametrizationError
 from mudit.parametrization import guard as _guard
 from mudit.parametrization.base_shapes import base_shape, read_base_shapes
+from mudit.parametrization.certificate import Certificate, certify
 from mudit.parametrization.initial import InitialScale, observe, root_mean_square
 from mudit.parametrization.rules import (
     FAMILIES,
@@ -39,18 +40,22 @@ from mudit.parametrization.rules import (
 )
 from mudit.program import (
     Build,
+    Inputs,
     Kind,
+    MeasuredRoles,
     ParameterRole,
     Role,
     Shape,
     canonical_parameters,
     growing_dimensions,
     roles_from_layers,
+    roles_of_unreached,
     tied_names,
 )
 
 ByRole: TypeAlias = Mapping[Role, float]
 _FORMAT = 1
+_REAL_PARAMETERS = 10**8  # up to here a pass that needs real tensors is run on them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +175,7 @@ class Plan:
     options: PlanOptions
     rows: tuple[PlanRow, ...]
     _build: Build | None = field(default=None, repr=False, compare=False)
+    _measured: MeasuredRoles | None = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> PlanRow:
         """The row of a parameter, by its name or an alias."""
@@ -316,7 +322,7 @@ class Plan:
 
     def at(self, width: int) -> Plan:
         """The plan of the same model and options at another width."""
-        return _make(self._require_build(), width, self.base_width, self.options)
+        return _make(self._require_build(), width, self.base_width, self.options, self._measured)
 
     def diff(self, other: Plan) -> tuple[PlanDifference, ...]:
         """Every field of every parameter in which `other` differs."""
@@ -383,6 +389,8 @@ def plan(
     *,
     width: int,
     base_width: int,
+    inputs: Inputs | None = None,
+    certificate: Certificate | None = None,
     parametrization: Parametrization = "mup",
     optimizer: str | type[torch.optim.Optimizer] = "adamw",
     wd: WeightDecayRule = "independent",
@@ -396,12 +404,16 @@ def plan(
     """The plan that puts `build(width)` into μP.
 
     Which dimensions grow is measured on builds at base width, at twice it, and at `width`, all on
-    the meta device; roles come from the layers' classes, and what these leave open is refused.
+    the meta device. With `inputs` (or a certificate), roles are read off the forward pass; without,
+    they come from the layers' classes, and what these leave open is refused.
 
     Args:
         build: Makes the model at a width, initial values included. Must be a function of width.
         width: The model's width.
         base_width: The width at which the plan changes nothing.
+        inputs: Example inputs of `forward` at a width: a tuple, or a dict of keyword arguments. The
+            pass is recorded on the meta device; where it looks at its data, on real tensors.
+        certificate: What `certify` found for this model, e.g. at small widths.
         parametrization: `mup`, or `sp` for the control: all multipliers but φ, σ and the role lrs
             are 1.
         optimizer: `adamw`, `adam`, `sgd`, or the torch class.
@@ -427,7 +439,13 @@ def plan(
         sigma=dict(sigma or {}),
         lr_multiplier=dict(lr_multiplier or {}),
     )
-    made = _make(build, width, base_width, options)
+    for name, value in (("width", width), ("base_width", base_width)):
+        if value < 1:
+            raise ParametrizationError(f"{name} is {value}, expected a positive integer.")
+    if certificate is None and inputs is not None:
+        certificate = _certified(build, inputs, width, base_width)
+    measured = None if certificate is None else _usable(certificate)
+    made = _make(build, width, base_width, options, measured)
     if base_shapes is not None:
         _require_same_base(made, Path(base_shapes))
     return made
@@ -468,10 +486,40 @@ def _row_from_json(row: Mapping[str, Any]) -> PlanRow:
 # --- making it ----------------------------------------------------------------------------------
 
 
-def _make(build: Build, width: int, base_width: int, options: PlanOptions) -> Plan:
-    for name, value in (("width", width), ("base_width", base_width)):
-        if value < 1:
-            raise ParametrizationError(f"{name} is {value}, expected a positive integer.")
+def _certified(build: Build, inputs: Inputs, width: int, base_width: int) -> Certificate:
+    """The certificate at the plan's own widths, without memory for weights if that can be."""
+    widths = sorted({base_width, 2 * base_width, width, 3 * base_width})[:3]
+    widths = widths if width in widths else [*widths[:2], width]
+    try:
+        return certify(build, inputs, widths, device="meta")
+    except ParametrizationError:
+        shapes = canonical_parameters(observe(build, widths[-1], estimate=False).model)
+        if sum(parameter.numel() for parameter in shapes.values()) > _REAL_PARAMETERS:
+            raise
+        return certify(build, inputs, widths)
+
+
+def _usable(certificate: Certificate) -> MeasuredRoles:
+    """The roles of a certificate, if they may be relied on.
+
+    Raises:
+        ParametrizationError: It is REFUSED or INCONCLUSIVE.
+    """
+    said = " ".join(finding.message for finding in certificate.findings[:2])
+    if certificate.measured is None or certificate.verdict in ("REFUSED", "INCONCLUSIVE"):
+        raise ParametrizationError(f"the certificate is {certificate.verdict}: {said}")
+    if certificate.verdict == "FAIL":
+        warnings.warn(f"the certificate is FAIL: {said}", stacklevel=3)
+    return certificate.measured
+
+
+def _make(
+    build: Build,
+    width: int,
+    base_width: int,
+    options: PlanOptions,
+    measured: MeasuredRoles | None,
+) -> Plan:
     seen = {at: observe(build, at) for at in sorted({base_width, 2 * base_width, width})}
     parameters = {at: canonical_parameters(view.model) for at, view in seen.items()}
     growing = growing_dimensions(
@@ -480,9 +528,9 @@ def _make(build: Build, width: int, base_width: int, options: PlanOptions) -> Pl
             for at, named in parameters.items()
         }
     )
-    roles = roles_from_layers(seen[width].model, growing)
     names = tied_names(parameters[width])
-    readout = _final_readout(names, roles) if options.zero_readout else None
+    roles = _roles(seen[width].model, growing, measured)
+    readouts = _final_readouts(names, roles, measured) if options.zero_readout else ()
     rows = tuple(
         _row(
             group,
@@ -492,12 +540,38 @@ def _make(build: Build, width: int, base_width: int, options: PlanOptions) -> Pl
             grows=growing[group[0]],
             own=seen[width].scales[group[0]],
             base=seen[base_width].scales[group[0]],
-            zeroed=group[0] == readout,
+            zeroed=group[0] in readouts,
             options=options,
         )
         for group in names
     )
-    return Plan(width=width, base_width=base_width, options=options, rows=rows, _build=build)
+    return Plan(
+        width=width,
+        base_width=base_width,
+        options=options,
+        rows=rows,
+        _build=build,
+        _measured=measured,
+    )
+
+
+def _roles(
+    model: nn.Module, growing: Mapping[str, tuple[bool, ...]], measured: MeasuredRoles | None
+) -> Mapping[str, ParameterRole]:
+    if measured is None:
+        return roles_from_layers(model, growing)
+    known = {*measured.roles, *measured.unreached}
+    if missing := [name for name in growing if name not in known and not _is_alias(model, name)]:
+        raise ParametrizationError(
+            f"{missing[0]} is not in the certificate: it is of another model or another depth. "
+            "Certify this build."
+        )
+    return {**measured.roles, **roles_of_unreached(model, growing, measured.unreached)}
+
+
+def _is_alias(model: nn.Module, name: str) -> bool:
+    """Whether a name is a tied tensor's second one."""
+    return any(name in group[1:] for group in tied_names(canonical_parameters(model)))
 
 
 def _row(
@@ -578,16 +652,26 @@ def _multipliers(
     )
 
 
-def _final_readout(names: Iterable[tuple[str, ...]], roles: Mapping[str, ParameterRole]) -> str:
-    """The one output weight. A model maps width to pixels, so a lone output weight is final."""
+def _final_readouts(
+    names: Iterable[tuple[str, ...]],
+    roles: Mapping[str, ParameterRole],
+    measured: MeasuredRoles | None,
+) -> tuple[str, ...]:
+    """The output weights that reach the output through linear steps alone.
+
+    Without a recorded pass it is the one output weight: a model maps width to pixels, so a lone
+    one is final.
+    """
     outputs = [group[0] for group in names if roles[group[0]].role == "output"]
-    if len(outputs) != 1:
+    final = outputs if measured is None else [name for name in outputs if name in measured.final]
+    if not final or (measured is None and len(final) > 1):
         raise ParametrizationError(
             f"zero_readout: {len(outputs)} parameters have the role output ({', '.join(outputs)}), "
-            "and layer classes do not tell which is the final readout; zeroing an interior one "
-            "breaks training. Zero the readout in the model's own initialiser."
+            "and it is not known which is the final readout; zeroing an interior one breaks "
+            "training. Give example inputs (mudit.plan(..., inputs=...)), or zero the readout in "
+            "the model's own initialiser."
         )
-    return outputs[0]
+    return tuple(final)
 
 
 def _require_same_base(made: Plan, path: Path) -> None:

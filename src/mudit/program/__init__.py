@@ -20,6 +20,7 @@ from mudit.program.roles import (
     Role,
     roles_from_layers,
     roles_from_reading,
+    roles_of_unreached,
 )
 from mudit.program.trace import Device, Inputs, Mismatch, Trace, trace
 
@@ -45,6 +46,7 @@ __all__ = [
     "read",
     "roles_from_layers",
     "roles_from_reading",
+    "roles_of_unreached",
     "tied_names",
     "trace",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Origin: TypeAlias = Literal["constant", "input", "weight", "data"]
@@ -44,12 +44,15 @@ class WeightView:
         parameter: Canonical name.
         dims: For each dimension of the view, the parameter's dimensions that run along it.
         transformed: Whether a step that is not linear in it, entry by entry, came between.
-        offsets: By parameter's dimension: the slice that the view takes of it, at each width.
+        looked_up: The parameter's dimensions along which entries were looked up, if they were.
+        at: The op that looked them up.
     """
 
     parameter: str
     dims: DimMap
     transformed: bool = False
+    looked_up: frozenset[int] | None = None
+    at: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Fact:
         parts: By dimension that is a concatenation: the sizes of its pieces at each width.
         product: Set while the value is a view of a contraction with a weight.
         maximum_of: The value whose maximum this is.
+        readouts: Output weights of whose products this is a linear function.
     """
 
     origin: Origin
@@ -91,10 +95,7 @@ class Fact:
     parts: tuple[tuple[int, Sizes], ...] = ()
     product: Product | None = None
     maximum_of: int | None = None
-
-    def activation(self) -> Fact:
-        """The same value, no longer a view of a parameter."""
-        return replace(self, weight=None)
+    readouts: frozenset[str] = frozenset()
 
     @property
     def learned(self) -> bool:
@@ -107,10 +108,9 @@ def join(facts: Sequence[Fact]) -> Origin:
     origins = {fact.origin for fact in facts}
     if "data" in origins or {"input", "weight"} <= origins:
         return "data"
-    for origin in ("weight", "input"):
-        if origin in origins:
-            return origin  # type: ignore[return-value]
-    return "constant"
+    if "weight" in origins:
+        return "weight"
+    return "input" if "input" in origins else "constant"
 
 
 # --- dimensions -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
+from mudit.program import families as ops
 from mudit.program.facts import (
     UNARY_BOUNDS,
     UNBOUNDED,
@@ -170,6 +171,7 @@ class Reading:
         scalars: Numbers that depend on width.
         notes: What was assumed.
         unknown: Indices of ops on growing dimensions that have no rule here.
+        final: Output weights whose products reach an output through linear steps alone.
     """
 
     trace: Trace
@@ -181,6 +183,7 @@ class Reading:
     scalars: list[Scalar] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unknown: list[int] = field(default_factory=list)
+    final: set[str] = field(default_factory=set)
 
     def source(self, op: int) -> Source:
         """The line of an op."""
@@ -201,76 +204,10 @@ def live_ops(trace: Trace) -> list[int]:
         index = todo.pop()
         if index not in seen:
             seen.add(index)
+            if _base(trace.ops[index].name) in ops.CONSTANTS:
+                continue  # it takes its shape alone from its operand
             todo.extend(producer[v] for v in trace.ops[index].inputs if v in producer)
     return sorted(seen)
-
-
-# --- families of ops, by name without the mark of the in-place variant ----------------------------
-
-_VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten", "view_copy"}
-_COPIES = {
-    "alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "lift_fresh_copy", "copy",
-    "resolve_conj", "_conj", "positive", "view_as", "to", "_conj_physical",
-}  # fmt: skip
-_MOVES = {
-    "t", "transpose", "permute", "unsqueeze", "squeeze", "expand", "repeat", "select", "slice",
-    "split", "split_with_sizes", "chunk", "unbind", "narrow", "diagonal", "as_strided", "movedim",
-    "swapaxes", "view_as_complex", "view_as_real", "real", "imag", "unfold", "pixel_shuffle",
-    "pixel_unshuffle", "channel_shuffle", "expand_as", "repeat_interleave", "tensor_split", "glu",
-    "complex", "im2col", "col2im",
-}  # fmt: skip
-_JOINS = {"cat", "stack", "concat", "hstack", "vstack"}
-_PADS = {"constant_pad_nd", "pad"}
-# Ops along `dim` (argument 1, or the keyword) whose result there depends on the order or on which
-# entry is largest.
-_ORDERED = {
-    "_softmax": 1, "softmax": 1, "_safe_softmax": 1, "_log_softmax": 1, "log_softmax": 1,
-    "sort": 1, "argsort": 1, "topk": 2, "kthvalue": 2, "median": 1, "cumsum": 1, "cumprod": 1,
-    "logcumsumexp": 1, "cummax": 1, "cummin": 1, "flip": 1, "roll": 2, "amax": 1, "amin": 1,
-    "max": 1, "min": 1, "argmax": 1, "argmin": 1, "logsumexp": 1, "prod": 1, "any": 1, "all": 1,
-    "_fft_c2c": 1, "_fft_r2c": 1, "_fft_c2r": 1, "mode": 1, "nonzero": None, "unique_dim": 1,
-    "_unique2": None, "tril": None, "triu": None, "masked_select": None, "bincount": None,
-    "histc": None, "count_nonzero": 1, "searchsorted": None, "bucketize": None, "isin": None,
-    "diag_embed": None, "nanmedian": 1, "quantile": 2, "renorm": 2,
-}  # fmt: skip
-_AVERAGES = {"mean", "sum", "nansum", "nanmean"}
-_SPREADS = {"var", "var_mean", "std", "std_mean"}
-_NORMS = {"linalg_vector_norm", "norm", "frobenius_norm"}
-_LAYER_NORMS = {"native_layer_norm", "_fused_rms_norm", "rms_norm", "_fused_rms_norm_"}
-_BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit", "_batch_norm_no_update",
-                "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "batch_norm"}  # fmt: skip
-_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "linear",
-             "matmul", "addr", "outer", "ger", "_grouped_mm", "_addmm_activation"}  # fmt: skip
-_CONVOLUTIONS = {"convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution",
-                 "convolution_overrideable"}  # fmt: skip
-_LOOKUPS = {"embedding", "_embedding_bag", "index_select", "index", "_unsafe_index", "gather",
-            "take_along_dim", "take"}  # fmt: skip
-_STORES = {"index_put", "_index_put_impl", "_unsafe_index_put", "index_add", "index_copy",
-           "index_fill", "index_reduce", "scatter", "scatter_add", "scatter_reduce", "put",
-           "masked_scatter", "select_scatter", "slice_scatter", "diagonal_scatter"}  # fmt: skip
-# Along finite spatial or token dimensions these act on each feature for itself; the number is how
-# many leading dimensions (batch, features) they leave alone.
-_SPATIAL = ("avg_pool", "max_pool", "adaptive_", "upsample_", "reflection_pad", "replication_pad",
-            "_adaptive_", "grid_sampler", "_upsample", "interpolate")  # fmt: skip
-_CONSTANTS = {"fill", "zero", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like",
-              "randn_like", "new_zeros", "new_ones", "new_empty", "new_full", "randint_like",
-              "normal", "uniform", "bernoulli", "random", "exponential", "new_empty_strided",
-              "empty_strided", "eye"}  # fmt: skip
-_POINTWISE = {"rsub", "log_sigmoid_forward", "polar", "native_dropout", "dropout",
-              "_fused_dropout", "where", "nan_to_num", "lerp", "tril_indices", "hardshrink"}  # fmt: skip
-# Entry by entry, positively homogeneous of degree 1: a factor passes through.
-_HOMOGENEOUS = {"relu", "leaky_relu", "abs", "neg", "rrelu", "prelu", "_prelu_kernel", "view_as",
-                "real", "imag", "angle", "hardtanh", "clamp", "clamp_min", "clamp_max"}  # fmt: skip
-_SUMS = {"add", "sub", "rsub", "maximum", "minimum", "where", "masked_fill", "lerp", "fmax", "fmin"}
-_MULTIPLIES = {"mul", "div", "addcmul", "addcdiv", "true_divide"}
-_STEPS = {"sign", "sgn", "round", "floor", "ceil", "trunc", "frac", "heaviside", "fmod", "fix",
-          "remainder", "floor_divide", "gt", "lt", "ge", "le", "eq", "ne", "signbit", "tan",
-          "isnan", "isinf", "hardshrink", "threshold_backward", "logit", "digamma", "lgamma",
-          "erfinv", "special_erfinv"}  # fmt: skip
-_NEEDS_CEILING = {"exp", "exp2", "expm1", "sinh", "cosh"}
-_NEEDS_FLOOR = {"log", "log2", "log10", "log1p", "rsqrt", "reciprocal"}
-
-_WORDS: dict[str, str] = {"gt": ">", "lt": "<", "ge": ">=", "le": "<=", "eq": "==", "ne": "!="}
 
 
 class _Reader:
@@ -305,6 +242,7 @@ class _Reader:
     def _arrive(self, value: int) -> None:
         """A value that the model returns."""
         fact = self._fact(value)
+        self.made.final |= fact.readouts
         if fact.weight is not None:
             self._use(fact.weight, "added")
         if fact.learned and abs(fact.exponent) > _TOLERANCE:
@@ -314,7 +252,7 @@ class _Reader:
         facts = [self._fact(value) for value in op.inputs]
         origin = join(facts)
         name = _base(op.name)
-        if origin == "constant" or name in _CONSTANTS:
+        if origin == "constant" or name in ops.CONSTANTS:
             for value in op.outputs:
                 self.made.facts[value] = Fact("constant")
             return
@@ -327,18 +265,18 @@ class _Reader:
 
     def _handler(self, name: str, op: Op) -> Callable[[Op, list[Fact], Origin], None]:
         for names, handler in (
-            (_VIEWS | _COPIES | _MOVES, self._structure),
-            (_JOINS, self._join),
-            (_PADS, self._pad),
-            (_PRODUCTS, self._product),
-            (_CONVOLUTIONS, self._convolution),
-            (_LAYER_NORMS, self._layer_norm),
-            (_BATCH_NORMS, self._batch_norm),
-            (_AVERAGES, self._average),
-            (_SPREADS, self._spread),
-            (_NORMS, self._norm),
-            (_LOOKUPS, self._lookup),
-            (_STORES, self._store),
+            (ops.VIEWS | ops.COPIES | ops.MOVES, self._structure),
+            (ops.JOINS, self._join),
+            (ops.PADS, self._pad),
+            (ops.PRODUCTS, self._product),
+            (ops.CONVOLUTIONS, self._convolution),
+            (ops.LAYER_NORMS, self._layer_norm),
+            (ops.BATCH_NORMS, self._batch_norm),
+            (ops.AVERAGES, self._average),
+            (ops.SPREADS, self._spread),
+            (ops.NORMS, self._norm),
+            (ops.LOOKUPS, self._lookup),
+            (ops.STORES, self._store),
         ):
             if name in names:
                 return handler
@@ -348,11 +286,11 @@ class _Reader:
             return self._group_norm
         if "attention" in name:
             return self._attention
-        if name.startswith(_SPATIAL):
+        if name.startswith(ops.SPATIAL):
             return self._spatial
-        if name in _ORDERED and not (name in ("max", "min") and len(op.inputs) > 1):
+        if name in ops.ORDERED and not (name in ("max", "min") and len(op.inputs) > 1):
             return self._ordered
-        if name in _POINTWISE or _is_pointwise(op) or name in ("max", "min"):
+        if name in ops.POINTWISE or _is_pointwise(op) or name in ("max", "min"):
             return self._pointwise
         return self._unheard
 
@@ -392,9 +330,13 @@ class _Reader:
 
     def _note_scalars(self, op: Op, origin: Origin) -> None:
         """Numbers among the arguments that depend on width, shapes and indices left aside."""
-        if origin == "input" or _base(op.name) in _VIEWS | _COPIES | _MOVES | _LAYER_NORMS:
+        if (
+            origin == "input"
+            or _base(op.name) in ops.VIEWS | ops.COPIES | ops.MOVES | ops.LAYER_NORMS
+        ):
             return
-        for path, thing in [*enumerate(op.args), *op.kwargs.items()]:
+        arguments: list[tuple[int | str, Any]] = [*enumerate(op.args), *op.kwargs.items()]
+        for path, thing in arguments:
             if isinstance(thing, float):
                 values = self.trace.numbers(self._index, path)
                 if len(set(values)) > 1 and all(isinstance(v, float) for v in values):
@@ -450,6 +392,18 @@ class _Reader:
     ) -> None:
         """Note a use; `contracted` are dimensions of the view (whose value is `value`)."""
         grows = self.trace.growing[view.parameter]
+        if kind != "contracted" and view.looked_up is not None:
+            self.made.uses.append(
+                Use(
+                    view.parameter,
+                    "looked up",
+                    tuple(sorted(view.looked_up)),
+                    any(grows[dim] for dim in view.looked_up),
+                    any(grow for dim, grow in enumerate(grows) if dim not in view.looked_up),
+                    view.at,
+                )
+            )
+            return
         if value is None:
             fan_in: set[int] = set()
             inside = outside = False
@@ -604,7 +558,7 @@ class _Reader:
         name = _base(op.name)
         before, after = self._sizes(source), self._sizes(value)
         rank = len(before)
-        if name in _VIEWS or name in ("unfold", "pixel_shuffle", "pixel_unshuffle"):
+        if name in ops.VIEWS or name in ("unfold", "pixel_shuffle", "pixel_unshuffle"):
             return regrouped(before, after)
         if name == "t":
             return tuple(reversed(identity(rank)))
@@ -700,7 +654,8 @@ class _Reader:
         bounds = self._pointwise_bounds(op, facts)
         guarded = self._guards(op, facts)
         parts = self._pointwise_parts(op, facts)
-        fact = Fact(origin, exponent, bounds, guarded, None, parts)
+        readouts = self._linear_readouts(name, facts)
+        fact = Fact(origin, exponent, bounds, guarded, None, parts, readouts=readouts)
         if len(weights) == 1 and not others and self._keeps_view(op, weights[0]):
             view = weights[0].weight
             assert view is not None
@@ -745,7 +700,7 @@ class _Reader:
                     "is contracted",
                     fact.weight.parameter,
                 )
-            kind: UseKind = "multiplied" if name in _MULTIPLIES else "added"
+            kind: UseKind = "multiplied" if name in ops.MULTIPLIES else "added"
             if name == "where" or name == "masked_fill":
                 kind = "joined"
             self._use(fact.weight, kind)
@@ -783,9 +738,9 @@ class _Reader:
             return -powers[0] / 2
         if name == "reciprocal":
             return -powers[0]
-        if name in _HOMOGENEOUS:
+        if name in ops.HOMOGENEOUS:
             return powers[0]
-        if name in _SUMS:
+        if name in ops.SUMS:
             return self._sum_exponent(op, facts, powers)
         self._must_be_level(op, facts, name)
         return 0.0
@@ -808,8 +763,8 @@ class _Reader:
 
     def _sum_exponent(self, op: Op, facts: list[Fact], powers: list[float]) -> float:
         name = _base(op.name)
-        if name in ("add", "sub", "rsub") and len(powers) > 1:
-            powers = list(powers)
+        if name in ("add", "sub") and isinstance(op.args[1], Ref):
+            powers = list(powers)  # alpha is the second operand's factor
             powers[-1] += self.trace.exponent(self.trace.numbers(self._index, "alpha"))
         if name == "where" and len(powers) == 3:
             powers, facts = powers[1:], facts[1:]
@@ -913,20 +868,29 @@ class _Reader:
                 return fact.parts
         return ()
 
+    def _linear_readouts(self, name: str, facts: list[Fact]) -> frozenset[str]:
+        """The readouts of which the result of an entry-by-entry step is a linear function."""
+        found = frozenset[str]().union(*(fact.readouts for fact in facts))
+        if name in ("add", "sub", "rsub", "where", "masked_fill", "neg"):
+            return found
+        if name in ("mul", "div") and sum(fact.learned for fact in facts) == 1:
+            return found
+        return frozenset()
+
     def _check_lipschitz(self, op: Op, facts: list[Fact]) -> None:
         name = _base(op.name)
         for value, fact in zip(op.inputs, facts):
             if not (fact.learned and self._vector(value) and self._is_float(value)):
                 continue
-            word = _WORDS.get(name, name)
-            if name in _STEPS:
+            word = ops.WORDS.get(name, name)
+            if name in ops.STEPS:
                 self._refuse("lipschitz", f"{word} of a vector jumps")
-            elif name in _NEEDS_CEILING and fact.bounds.high == math.inf:
+            elif name in ops.NEEDS_CEILING and fact.bounds.high == math.inf:
                 if fact.origin == "weight":
                     self._assume(f"{name} of a parameter, taken to stay bounded")
                 else:
                     self._refuse("lipschitz", f"{name} of a vector without an upper bound")
-            elif name in _NEEDS_FLOOR or _is_denominator(op, value) or _falls(op):
+            elif name in ops.NEEDS_FLOOR or _is_denominator(op, value) or _falls(op):
                 self._check_floor(name, fact)
 
     def _check_floor(self, name: str, fact: Fact) -> None:
@@ -945,7 +909,8 @@ class _Reader:
         rank = len(self._sizes(op.inputs[0]))
         if place is None:
             return tuple(range(rank))
-        given = _argument(op, place, "dim", _argument(op, place, "dims", None))
+        last = -1 if _base(op.name) in ops.LAST_BY_DEFAULT else None
+        given = _argument(op, place, "dim", _argument(op, place, "dims", last))
         return _dims(given, rank) or tuple(range(rank))
 
     def _growth(self, value: int, dims: Iterable[int]) -> float:
@@ -1006,7 +971,7 @@ class _Reader:
 
     def _ordered(self, op: Op, facts: list[Fact], origin: Origin) -> None:
         name = _base(op.name)
-        over = self._over(op, _ORDERED[name])
+        over = self._over(op, ops.ORDERED[name])
         source, fact = op.inputs[0], facts[0]
         if name in ("tril", "triu", "diag_embed"):
             over = tuple(range(len(self._sizes(source))))[-2:]
@@ -1014,7 +979,9 @@ class _Reader:
         if any(self._grows(source)[dim] for dim in over) and fact.learned:
             self._refuse("order", f"{name} over a growing dimension")
         soft = "softmax" in name
-        if soft or name in ("logsumexp", "prod"):
+        if soft and origin == "data" and abs(fact.exponent) > _TOLERANCE:
+            self._flaw(fact.exponent, _logits(fact.exponent > _TOLERANCE))
+        elif name in ("logsumexp", "prod"):
             self._must_be_level(op, facts, name)
         bounds = UNARY_BOUNDS["_softmax"](fact.bounds) if soft else _ordered_bounds(name, fact)
         power = 0.0 if soft else fact.exponent
@@ -1170,7 +1137,8 @@ class _Reader:
             s for d in range(len(seen)) if d not in over_w and seen[d] for s in view.dims[d]
         )
         product = Product(self._index, view.parameter, rows) if outside else None
-        self._make(op, Fact(origin, power, product=product))
+        readouts = frozenset({view.parameter}) if inside and not outside else frozenset()
+        self._make(op, Fact(origin, power, product=product, readouts=readouts))
         if inside and outside:
             more: tuple[Operator, ...] = ("OuterNonlin",) if pieces > 1 or slices else ()
             self._step("MatMul", *more, what="contraction", origin=origin, pieces=pieces)
@@ -1286,16 +1254,30 @@ class _Reader:
                 self._refuse("order", f"{name} takes entries along a growing dimension")
             else:
                 self._assume(f"{name} is taken to permute a growing dimension")
-        if fact.weight is not None:
-            rest = all(f.origin == "constant" for f in facts[1:])
-            if rest and name in ("index", "index_select", "_unsafe_index") and not over:
-                self.made.facts[result] = fact
-                return self._step(what="structure", origin=origin)
-            self._use(fact.weight, "looked up", over, (), source)
-        made = replace(fact, origin=origin, weight=None, parts=(), product=None)
-        self._make(op, made)
+        view = fact.weight
+        if view is not None:
+            dims = self._kept(op, source, over)
+            rows = frozenset().union(*(view.dims[dim] for dim in over))
+            seen = (view.looked_up or frozenset()) | rows
+            view = replace(view, dims=composed(dims, view.dims), looked_up=seen, at=self._index)
+        self._make(op, replace(fact, origin=origin, weight=view, parts=(), product=None))
+        self.made.facts[result] = replace(self.made.facts[result], weight=view)
         self._entrywise(op, "look-up", origin)
-        return None
+
+    def _kept(self, op: Op, source: int, over: tuple[int, ...]) -> DimMap:
+        """For each dimension of a look-up's result, the dimensions of its source."""
+        before, after = self._sizes(source), self._sizes(op.outputs[0])
+        rank, name = len(before), _base(op.name)
+        if name in ("embedding", "_embedding_bag"):
+            return (*(frozenset[int]() for _ in after[1:]), frozenset({rank - 1}))
+        if name in ("index_select", "gather", "take_along_dim"):
+            return tuple(frozenset() if d in over else frozenset({d}) for d in range(rank))
+        rest = [d for d in range(rank) if d not in over]
+        new = len(after) - len(rest)
+        first = over[0] if over and list(over) == list(range(over[0], over[-1] + 1)) else 0
+        head = [frozenset({d}) for d in rest if d < first]
+        tail = [frozenset({d}) for d in rest if d >= first]
+        return (*head, *(frozenset[int]() for _ in range(new)), *tail)
 
     def _indexed(self, op: Op, source: int) -> tuple[int, ...]:
         """The dimensions along which a look-up takes entries."""
@@ -1343,7 +1325,10 @@ class _Reader:
             place = 2 if name in ("select_scatter", "slice_scatter") else 1
             over = _dims(_argument(op, place, "dim", 0), rank)
         if any(self._grows(source)[dim] for dim in over) and join(facts) in ("weight", "data"):
-            self._refuse("order", f"{name} into fixed entries of a growing dimension")
+            if any(any(self._grows(v)) and not self._is_float(v) for v in op.inputs[1:]):
+                self._assume(f"{name} is taken to permute a growing dimension")
+            else:
+                self._refuse("order", f"{name} into fixed entries of a growing dimension")
         self._spend(op, facts, "joined")
         self._make(op, replace(_hull(facts, origin), weight=None))
         self._entrywise(op, "store", origin)
@@ -1424,10 +1409,16 @@ def _hull(facts: Sequence[Fact], origin: Origin) -> Fact:
     for fact in facts[1:]:
         bounds = bounds.hull(fact.bounds)
     learned = [fact for fact in facts if fact.learned] or facts
-    return Fact(origin, max(f.exponent for f in learned), bounds, all(f.guarded for f in facts))
+    return Fact(
+        origin,
+        max(fact.exponent for fact in learned),
+        bounds,
+        all(fact.guarded for fact in facts),
+        readouts=frozenset[str]().union(*(fact.readouts for fact in facts)),
+    )
 
 
 def _logits(growing: bool) -> str:
     if growing:
-        return "attention logits (head_dim d grows, and μP needs the scale 1/d, not 1/√d):"
-    return "attention logits:"
+        return "the size of the logits (over a growing head_dim d, μP needs 1/d, not 1/√d)"
+    return "the size of the logits"

@@ -17,7 +17,7 @@ Vector-like biases and gains (length n) behave as input weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -125,11 +125,7 @@ def roles_from_layers(
         ParametrizationError: A trainable parameter whose layer class does not say which dimension
             is fan-in, or one that is used in two ways that need different multipliers.
     """
-    uses = {
-        canonical_name(f"{path}.{name}" if path else name): _use(module, name)
-        for path, module in model.named_modules(remove_duplicate=False)
-        for name, _ in module.named_parameters(recurse=False)
-    }
+    uses = _layer_uses(model)
     parameters = canonical_parameters(model)
     roles: dict[str, ParameterRole] = {}
     for names in tied_names(parameters):
@@ -149,12 +145,14 @@ class MeasuredRoles:
         parts: Of a weight over finite and growing features together: each part's extent and role.
         unreached: Names of the parameters that the outputs do not depend on.
         refusals: Parameters that are used in two ways which need different multipliers.
+        final: Output weights whose products reach an output through linear steps alone.
     """
 
     roles: Mapping[str, ParameterRole]
     parts: Mapping[str, tuple[tuple[Slice, Role], ...]]
     unreached: tuple[str, ...]
     refusals: tuple[Refusal, ...]
+    final: tuple[str, ...]
 
 
 def roles_from_reading(reading: Reading) -> MeasuredRoles:
@@ -180,7 +178,11 @@ def roles_from_reading(reading: Reading) -> MeasuredRoles:
                 (part, _ROLES[part.fan_in_grows, part.fan_out_grows]) for part in main.slices
             )
     return MeasuredRoles(
-        roles=roles, parts=parts, unreached=tuple(unreached), refusals=tuple(refusals)
+        roles=roles,
+        parts=parts,
+        unreached=tuple(unreached),
+        refusals=tuple(refusals),
+        final=tuple(sorted(reading.final)),
     )
 
 
@@ -239,6 +241,57 @@ def _conflict(reading: Reading, uses: list[Use]) -> Refusal | None:
     return None
 
 
+def roles_of_unreached(
+    model: nn.Module, growing: Mapping[str, tuple[bool, ...]], names: Iterable[str]
+) -> dict[str, ParameterRole]:
+    """Roles of parameters that a recorded pass did not reach: by layer class, else by growth.
+
+    Args:
+        model: The module, at any width.
+        growing: By canonical name, which dimensions grow.
+        names: First names of the parameters concerned.
+
+    Raises:
+        ParametrizationError: Nothing says which of two growing dimensions is fan-in.
+    """
+    wanted = set(names)
+    uses = _layer_uses(model)
+    roles: dict[str, ParameterRole] = {}
+    for group in tied_names(canonical_parameters(model)):
+        if group[0] not in wanted:
+            continue
+        use = uses[group[0]]
+        grows = growing[group[0]]
+        role = (
+            _role(group[0], use, grows, trainable=True)
+            if use is not None
+            else _unreached_raw_role(group[0], grows)
+        )
+        reason = f"not reached by the inputs; by its layer: {role.reason}"
+        roles.update(dict.fromkeys(group, replace(role, reason=reason)))
+    return roles
+
+
+def _unreached_raw_role(name: str, grows: tuple[bool, ...]) -> ParameterRole:
+    if sum(grows) > 1:
+        raise ParametrizationError(
+            f"{name} is a raw parameter in which {_dims(grows)}, and the inputs do not reach it, "
+            "so nothing says which dimension is fan-in. Give inputs that take the branch it is in."
+        )
+    if not any(grows):
+        return ParameterRole(role="scalar", kind="weight", fan_in=(), reason="no dimension grows")
+    return ParameterRole(role="input", kind="table", fan_in=(), reason=f"a guess; {_dims(grows)}")
+
+
+def _layer_uses(model: nn.Module) -> dict[str, _Use | None]:
+    """By canonical name: how the layer uses the parameter; None if its class does not say."""
+    return {
+        canonical_name(f"{path}.{name}" if path else name): _use(module, name)
+        for path, module in model.named_modules(remove_duplicate=False)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
 def _use(module: nn.Module, name: str) -> _Use | None:
     """How `module` uses its own parameter `name`; None if its class is not known."""
     for classes, table in _LAYERS:
@@ -281,7 +334,7 @@ def _raw_role(name: str, grows: tuple[bool, ...], *, trainable: bool) -> Paramet
     raise ParametrizationError(
         f"{name} is a raw parameter in which {_dims(grows)}: its layer's class does not say which "
         "dimension is fan-in, so its role is ambiguous (a bias, a table and a readout look alike). "
-        "Put it in a torch layer (nn.Linear, nn.Embedding, nn.LayerNorm, ...)."
+        "Give example inputs, so that its use is measured: mudit.plan(..., inputs=...)."
     )
 
 

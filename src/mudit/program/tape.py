@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -155,6 +156,7 @@ def tensors_in(thing: Any, depth: int = 6) -> Iterator[Tensor]:
             yield from tensors_in(item, depth - 1)
 
 
+@cache
 def short_path(file: str) -> str:
     """A source file's path from its package on, or from the current folder."""
     path = Path(file)
@@ -182,11 +184,11 @@ def _eager_kernels() -> Iterator[None]:
             setattr(flex, switch, compiled)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     supports_higher_order_operators = True
 
     def __init__(self, tape: Tape, model: nn.Module, inputs: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tape = tape
         self._stack: list[str] = []
         self._kept: list[Tensor] = []  # ids and storages must not be used again
@@ -194,6 +196,7 @@ class _Recorder(TorchDispatchMode):
         self._writes: defaultdict[int, list[int]] = defaultdict(list)  # storage -> values
         self._storages: dict[int, str] = {}  # storage -> parameter
         self._constants: dict[int, Tensor] = {}
+        self._layouts: dict[Any, tuple[Any, Any, torch.dtype]] = {}
         for name, parameter in model.named_parameters():
             self._add(parameter, "parameter", canonical_name(name))
             self._storages.setdefault(_storage(parameter), canonical_name(name))
@@ -210,7 +213,7 @@ class _Recorder(TorchDispatchMode):
         inputs: list[int] = []
         ref_args = tuple(self._refs(arg, inputs) for arg in args)
         ref_kwargs = {key: self._refs(arg, inputs) for key, arg in kwargs.items()}
-        result = func(*args, **kwargs)
+        result = self._run(func, args, kwargs)
         written = _written(func, args, kwargs)
         produced = [*written, *(t for t in tensors_in(result) if all(t is not w for w in written))]
         outputs = tuple(self._value(tensor, "op") for tensor in produced)
@@ -234,7 +237,26 @@ class _Recorder(TorchDispatchMode):
             if any(tensor is w for w in written):
                 self._writes[_storage(tensor)].append(value)
             self._know(tensor, value)
+            if all(v in self._constants for v in inputs):
+                self._constants[value] = tensor
         return result
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run an op; on the meta device, one that was run before on such tensors is looked up.
+
+        A deep model repeats its blocks, and most meta kernels are slow Python.
+        """
+        key = _signature(func, args, kwargs)
+        if key is None:
+            return func(*args, **kwargs)
+        layout = self._layouts.get(key)
+        if layout is None:
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor):
+                self._layouts[key] = (result.shape, result.stride(), result.dtype)
+            return result
+        shape, stride, dtype = layout
+        return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
 
     @contextmanager
     def modules(self, model: nn.Module) -> Iterator[None]:
@@ -282,7 +304,7 @@ class _Recorder(TorchDispatchMode):
     def measure_constants(self) -> None:
         """Note the RMS of the constants; the meta device has none."""
         for value, tensor in self._constants.items():
-            if tensor.device.type != "meta" and tensor.numel():
+            if tensor.device.type != "meta" and tensor.numel() and tensor.is_floating_point():
                 size = tensor.detach().abs().double()
                 finite = size[size.isfinite()]
                 rms = math.sqrt(float(finite.square().mean())) if finite.numel() else math.nan
@@ -325,15 +347,39 @@ class _Recorder(TorchDispatchMode):
     def _know(self, tensor: Tensor, value: int) -> None:
         self._kept.append(tensor)
         self._known[id(tensor)] = (value, len(self._writes.get(_storage(tensor), ())))
-        if self._tape.values[value].origin == "op":
-            # Kept for its size, in case it turns out to follow from constants alone.
-            self._constants[value] = tensor
 
 
 def _storage(tensor: Tensor) -> int:
     with suppress(NotImplementedError, RuntimeError):
         return int(tensor.untyped_storage()._cdata)
     return -id(tensor)  # a tensor without storage, e.g. a sparse one, has no aliases
+
+
+def _signature(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What the result's layout follows from; None for views, writes and other devices."""
+    if not isinstance(func, torch._ops.OpOverload) or not _is_functional(func):
+        return None
+    found: list[Any] = [func]
+    meta = False
+    for arg in (*args, *kwargs.values()):
+        if isinstance(arg, Tensor):
+            if arg.device.type != "meta":
+                return None
+            meta = True
+            found.append((arg.shape, arg.stride(), arg.dtype))
+        elif isinstance(arg, list | tuple):
+            if any(isinstance(item, Tensor) for item in arg):
+                return None
+            found.append(tuple(arg))
+        else:
+            found.append((type(arg), arg))
+    return (*found, *kwargs) if meta else None
+
+
+@cache
+def _is_functional(func: Any) -> bool:
+    schema = func._schema
+    return not schema.is_mutable and not any(a.alias_info for a in schema.arguments)
 
 
 def _name(func: Any) -> tuple[str, Any]:
