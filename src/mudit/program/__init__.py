@@ -12,7 +12,8 @@ from mudit.program.dims import (
     growing_dimensions,
     tied_names,
 )
-from mudit.program.reading import REASONS, Operator, Reading, read
+from mudit.program.outcome import REASONS, Operator, Reading
+from mudit.program.reading import read
 from mudit.program.roles import (
     Kind,
     MeasuredRoles,

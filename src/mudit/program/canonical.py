@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from mudit.program.reading import Operator, Reading
+from mudit.program.outcome import Operator, Reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,21 @@ def join(facts: Sequence[Fact]) -> Origin:
     return "input" if "input" in origins else "constant"
 
 
+def hull(facts: Sequence[Fact], origin: Origin) -> Fact:
+    """What holds for entries taken from any of several values."""
+    bounds = facts[0].bounds
+    for fact in facts[1:]:
+        bounds = bounds.hull(fact.bounds)
+    learned = [fact for fact in facts if fact.learned] or facts
+    return Fact(
+        origin,
+        max(fact.exponent for fact in learned),
+        bounds,
+        all(fact.guarded for fact in facts),
+        readouts=frozenset[str]().union(*(fact.readouts for fact in facts)),
+    )
+
+
 # --- dimensions -----------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from torch import nn
 
 from mudit.errors import ParametrizationError
 from mudit.program.dims import canonical_name, canonical_parameters, tied_names
-from mudit.program.reading import Reading, Refusal, Slice, Use, UseKind
+from mudit.program.outcome import Reading, Refusal, Slice, Use, UseKind
 
 Role: TypeAlias = Literal["input", "hidden", "output", "scalar"]
 Kind: TypeAlias = Literal["weight", "gain", "bias", "table"]
