@@ -218,10 +218,11 @@ def _use_words(use: Use, op: str) -> str:
         dims = " and ".join(map(str, use.fan_in)) or "none"
         plural = "s" if len(use.fan_in) > 1 else ""
         split = ", over finite and growing features together" if use.slices else ""
-        return f"{op} contracts its dim{plural} {dims}{split}"
+        return f"{op} contracts its dim{plural} {dims} with its input{split}"
     if use.kind == "looked up":
         return f"{op} looks it up by dim {' and '.join(map(str, use.fan_in))}"
-    return f"{op} has it {use.kind}, feature by feature"
+    verb = {"multiplied": "multiplies by it", "added": "adds it", "joined": "takes it in"}
+    return f"{op} {verb[use.kind]}, feature by feature"
 
 
 def _conflict(reading: Reading, uses: list[Use]) -> Refusal | None:

@@ -109,9 +109,7 @@ def test_dit_roles_are_those_of_its_layers(dit: Certificate) -> None:
 
 
 def test_plan_from_inputs_equals_the_plan_from_layers_of_dit() -> None:
-    measured = mudit.plan(
-        builder(CONFIG), width=32, base_width=16, inputs=example_inputs(CONFIG)
-    )
+    measured = mudit.plan(builder(CONFIG), width=32, base_width=16, inputs=example_inputs(CONFIG))
     layered = mudit.plan(builder(CONFIG), width=32, base_width=16)
 
     assert {d.field for d in measured.diff(layered)} <= {"reason"}
