@@ -34,6 +34,7 @@ AVERAGES = {"mean", "sum", "nansum", "nanmean"}
 SPREADS = {"var", "var_mean", "std", "std_mean"}
 NORMS = {"linalg_vector_norm", "norm", "frobenius_norm"}
 LAYER_NORMS = {"native_layer_norm", "_fused_rms_norm", "rms_norm", "_fused_rms_norm_"}
+GROUP_NORMS = {"native_group_norm", "group_norm"}
 BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit", "_batch_norm_no_update",
                 "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "batch_norm"}
 PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "linear",

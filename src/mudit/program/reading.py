@@ -9,29 +9,24 @@ its dimensions grow and which of its operands is a parameter, never from a layer
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from typing import TypeAlias
 
 import torch
 
 from mudit.program import families as ops
 from mudit.program.contractions import Contractions
 from mudit.program.entrywise import Entrywise
-from mudit.program.facts import (
-    Fact,
-    Origin,
-    WeightView,
-    identity,
-    join,
-    regrouped,
-)
+from mudit.program.facts import Fact, Origin, WeightView, identity, join, regrouped
 from mudit.program.lookups import Lookups
-from mudit.program.outcome import (
-    Reading,
-)
+from mudit.program.outcome import Reading
 from mudit.program.reader import TOLERANCE, base
 from mudit.program.reductions import Reductions
 from mudit.program.structure import Structure
 from mudit.program.tape import WRITE, Op
 from mudit.program.trace import Trace
+
+_Handler: TypeAlias = Callable[[Op, list[Fact], Origin], None]
 
 
 def read(trace: Trace) -> Reading:
@@ -101,36 +96,38 @@ class _Program(Structure, Entrywise, Reductions, Contractions, Lookups):
             if value not in self.made.facts:
                 self.made.facts[value] = Fact(origin)
 
-    def _handler(self, name: str, op: Op) -> Callable[[Op, list[Fact], Origin], None]:
-        for names, handler in (
-            (ops.VIEWS | ops.COPIES | ops.MOVES, self._structure),
-            (ops.JOINS, self._join),
-            (ops.PADS, self._pad),
-            (ops.PRODUCTS, self._product),
-            (ops.CONVOLUTIONS, self._convolution),
-            (ops.LAYER_NORMS, self._layer_norm),
-            (ops.BATCH_NORMS, self._batch_norm),
-            (ops.AVERAGES, self._average),
-            (ops.SPREADS, self._spread),
-            (ops.NORMS, self._norm),
-            (ops.LOOKUPS, self._lookup),
-            (ops.STORES, self._store),
-        ):
+    def _handler(self, name: str, op: Op) -> _Handler:
+        for names, handler in self._families:
             if name in names:
                 return handler
-        if name == WRITE:
-            return self._write
-        if name == "native_group_norm" or name == "group_norm":
-            return self._group_norm
         if "attention" in name:
             return self._attention
         if name.startswith(ops.SPATIAL):
             return self._spatial
         if name in ops.ORDERED and not (name in ("max", "min") and len(op.inputs) > 1):
             return self._ordered
-        if name in ops.POINTWISE or _is_pointwise(op) or name in ("max", "min"):
+        if name in ops.POINTWISE or _is_pointwise(op):
             return self._pointwise
         return self._unheard
+
+    @cached_property
+    def _families(self) -> tuple[tuple[frozenset[str], _Handler], ...]:
+        return (
+            (frozenset(ops.VIEWS | ops.COPIES | ops.MOVES), self._structure),
+            (frozenset(ops.JOINS), self._join),
+            (frozenset(ops.PADS), self._pad),
+            (frozenset(ops.PRODUCTS), self._product),
+            (frozenset(ops.CONVOLUTIONS), self._convolution),
+            (frozenset(ops.LAYER_NORMS), self._layer_norm),
+            (frozenset(ops.GROUP_NORMS), self._group_norm),
+            (frozenset(ops.BATCH_NORMS), self._batch_norm),
+            (frozenset(ops.AVERAGES), self._average),
+            (frozenset(ops.SPREADS), self._spread),
+            (frozenset(ops.NORMS), self._norm),
+            (frozenset(ops.LOOKUPS), self._lookup),
+            (frozenset(ops.STORES), self._store),
+            (frozenset({WRITE}), self._write),
+        )
 
     def _unheard(self, op: Op, facts: list[Fact], origin: Origin) -> None:
         """An op without a rule: finite ones are scalar steps, others are said to be unknown."""

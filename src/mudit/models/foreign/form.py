@@ -29,6 +29,8 @@ class Foreign:
         multiples: At which multiples of `unit` the small model is certified; three, unlike in
             residue unless the class asks for it.
         floors: Fields in `scales` that the class rounds down, so that a share need not be whole.
+        unset: Patterns of parameters that the class allocates and never sets, since a checkpoint
+            would; they are drawn from a normal law with this std.
         note: What a user should know, e.g. why a branch is not reached.
     """
 
@@ -39,4 +41,5 @@ class Foreign:
     unit: int
     multiples: tuple[int, int, int] = (2, 3, 5)
     floors: tuple[str, ...] = field(default=())
+    unset: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
