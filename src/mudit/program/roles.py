@@ -164,12 +164,14 @@ def roles_from_reading(reading: Reading) -> MeasuredRoles:
     parts: dict[str, tuple[tuple[Slice, Role], ...]] = {}
     unreached: list[str] = []
     refusals: list[Refusal] = []
+    transformed = {r.parameter for r in reading.refusals if r.reason == "transformed"}
     for names in reading.trace.tied:
         found = uses.get(names[0])
         if found is None:
             unreached.append(names[0])
             continue
-        if (conflict := _conflict(reading, found)) is not None:
+        conflict = None if names[0] in transformed else _conflict(reading, found)
+        if conflict is not None:
             refusals.append(conflict)
         main = min(found, key=lambda use: _PRECEDENCE.index(use.kind))
         roles.update(dict.fromkeys(names, _measured_role(reading, main)))

@@ -194,7 +194,8 @@ class Structure(Reader):
     def _pieces(self, values: Sequence[int], facts: Sequence[Fact], dim: int) -> Sizes:
         found: list[tuple[int, ...]] = []
         for value, fact in zip(values, facts):
-            found.extend(dict(fact.parts).get(dim, (self._sizes(value)[dim],)))
+            pieces = dict(fact.parts).get(dim, (self._sizes(value)[dim],))
+            found.extend(piece for piece in pieces if any(piece))
         return tuple(found)
 
     def _pad(self, op: Op, facts: list[Fact], origin: Origin) -> None:

@@ -27,6 +27,10 @@ Inputs: TypeAlias = Callable[[int], "tuple[Any, ...] | Mapping[str, Any]"]
 Device: TypeAlias = Literal["cpu", "meta"]
 
 _SEED = 0
+# Further seeds for a pass whose shapes follow its data (routing to experts): a size that changes
+# with the seed is no size that grows.
+_OTHER_SEEDS = (1, 2)
+_DYNAMIC = (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
 # Widths of other residues, in multiples of the widths' greatest common divisor: some models round
 # or pad, and take another path at 2, 3 and 5 than at 2, 5 and 8 [CERTIFY].
 _OTHER_MULTIPLES = ((2, 3, 5), (2, 5, 8), (3, 6, 9), (4, 8, 12))
@@ -44,6 +48,7 @@ class Trace:
         tied: The names of each distinct parameter.
         trainable: By canonical name.
         model: The class's name.
+        loose: Dimensions of values whose sizes follow the data; they count as finite.
     """
 
     widths: tuple[int, ...]
@@ -53,6 +58,7 @@ class Trace:
     tied: Sequence[tuple[str, ...]]
     trainable: Mapping[str, bool]
     model: str
+    loose: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def ops(self) -> list[Op]:
@@ -66,11 +72,16 @@ class Trace:
 
     @cached_property
     def sizes(self) -> list[tuple[tuple[int, ...], ...]]:
-        """By value, by dimension: its size at each width."""
-        return [
+        """By value, by dimension: its size at each width; one that follows the data is constant."""
+        found = [
             tuple(zip(*(value.shape for value in row)))
             for row in zip(*(tape.values for tape in self.tapes))
         ]
+        for value, dim in self.loose:
+            sizes = list(found[value])
+            sizes[dim] = (sizes[dim][0],) * len(self.widths)
+            found[value] = tuple(sizes)
+        return found
 
     @cached_property
     def grows(self) -> list[tuple[bool, ...]]:
@@ -185,8 +196,8 @@ def trace(
 def _attempt(
     build: Build, inputs: Inputs, widths: tuple[int, ...], device: Device
 ) -> Trace | Mismatch:
-    tapes = []
     shapes: dict[int, dict[str, Shape]] = {}
+    tapes = []
     for width in widths:
         model = _built(build, width, device)
         parameters = canonical_parameters(model)
@@ -196,7 +207,13 @@ def _attempt(
     for tape in tapes[1:]:
         if (mismatch := _compare(tapes[0], tape)) is not None:
             return mismatch
-    shrinking = _shrinking(tapes)
+    loose: frozenset[tuple[int, int]] = frozenset()
+    if _is_dynamic(tapes[0]):
+        found = _loose(build, inputs, widths, device, tapes)
+        if isinstance(found, Mismatch):
+            return found
+        loose = found
+    shrinking = _shrinking(tapes, loose)
     if shrinking is not None:
         return shrinking
     return Trace(
@@ -207,12 +224,43 @@ def _attempt(
         tied=tied_names(parameters),
         trainable={name: p.requires_grad for name, p in parameters.items()},
         model=type(model).__name__,
+        loose=loose,
     )
 
 
-def _built(build: Build, width: int, device: Device) -> nn.Module:
+def _is_dynamic(tape: Tape) -> bool:
+    """Whether shapes may follow the data."""
+    return bool(tape.syncs) or any(
+        op.overload is not None and any(tag in op.overload.tags for tag in _DYNAMIC)
+        for op in tape.ops
+    )
+
+
+def _loose(
+    build: Build,
+    inputs: Inputs,
+    widths: tuple[int, ...],
+    device: Device,
+    tapes: Sequence[Tape],
+) -> frozenset[tuple[int, int]] | Mismatch:
+    """Dimensions whose sizes change with the seed of weights and inputs."""
+    found: set[tuple[int, int]] = set()
+    for width, tape in zip(widths, tapes):
+        for seed in _OTHER_SEEDS:
+            model = _built(build, width, device, seed=seed)
+            other = _recorded(model, inputs, width, device, seed=seed)
+            if (mismatch := _compare(tape, other)) is not None:
+                return mismatch
+            for index, (one, two) in enumerate(zip(tape.values, other.values)):
+                found |= {
+                    (index, dim) for dim, (a, b) in enumerate(zip(one.shape, two.shape)) if a != b
+                }
+    return frozenset(found)
+
+
+def _built(build: Build, width: int, device: Device, seed: int = _SEED) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
+        torch.manual_seed(seed)
         try:
             with torch.device(device):
                 model = build(width)
@@ -236,9 +284,11 @@ def _built(build: Build, width: int, device: Device) -> nn.Module:
     return model
 
 
-def _recorded(model: nn.Module, inputs: Inputs, width: int, device: Device) -> Tape:
+def _recorded(
+    model: nn.Module, inputs: Inputs, width: int, device: Device, seed: int = _SEED
+) -> Tape:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
+        torch.manual_seed(seed)
         given = inputs(width)
         args, kwargs = ((), given) if isinstance(given, Mapping) else (tuple(given), {})
         if device == "meta":
@@ -313,12 +363,12 @@ def _compare(first: Tape, second: Tape) -> Mismatch | None:
     return None
 
 
-def _shrinking(tapes: Sequence[Tape]) -> Mismatch | None:
+def _shrinking(tapes: Sequence[Tape], loose: frozenset[tuple[int, int]]) -> Mismatch | None:
     """A dimension whose size does not rise with the width, or where different things meet."""
     for index, op in enumerate(tapes[0].ops):
         for value in op.outputs:
-            for sizes in zip(*(tape.values[value].shape for tape in tapes)):
-                if list(sizes) != sorted(sizes):
+            for dim, sizes in enumerate(zip(*(tape.values[value].shape for tape in tapes))):
+                if list(sizes) != sorted(sizes) and (value, dim) not in loose:
                     return Mismatch(
                         (tapes[0].width, tapes[-1].width),
                         (op, tapes[-1].ops[index]),
