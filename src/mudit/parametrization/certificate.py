@@ -296,6 +296,8 @@ def _findings(reading: Reading, measured: MeasuredRoles) -> tuple[Finding, ...]:
         )
         for op in reading.unknown
     ]
+    if found:
+        return tuple(dict.fromkeys(found))  # sizes mean nothing where weights are not understood
     found += [
         Finding(
             message=f"{flaw.message}, at {reading.source(flaw.op)}: μP holds it level. Scale it by "

@@ -39,7 +39,10 @@ class Entrywise(Reader):
         guarded = self._guards(op, facts)
         parts = self._pointwise_parts(op, facts)
         readouts = self._linear_readouts(name, facts)
-        fact = Fact(origin, exponent, bounds, guarded, None, parts, readouts=readouts)
+        reached = self._below_maximum(op, facts) or (name == "exp" and facts[0].reached)
+        fact = Fact(
+            origin, exponent, bounds, guarded, None, parts, reached=reached, readouts=readouts
+        )
         if len(weights) == 1 and not others and self._keeps_view(op, weights[0]):
             view = weights[0].weight
             assert view is not None
@@ -60,6 +63,19 @@ class Entrywise(Reader):
             self._combine(op, facts, weights)
         self._check_lipschitz(op, facts)
         self._make(op, fact)
+        self._entrywise(op, "pointwise", origin)
+
+    def _weight_norm(self, op: Op, facts: list[Fact], origin: Origin) -> None:
+        """Weight normalisation as one op: g·v/|v|."""
+        direction, gain = facts[:2]
+        self._spend(op, [gain], "multiplied")
+        view = direction.weight
+        if view is not None and self._matrix(view):
+            self._spend(op, [direction], "added")
+            view = None
+        elif view is not None:
+            view = replace(view, transformed=True)
+        self._make(op, Fact(origin, weight=view))
         self._entrywise(op, "pointwise", origin)
 
     def _keeps_view(self, op: Op, fact: Fact) -> bool:

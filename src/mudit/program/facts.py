@@ -84,6 +84,7 @@ class Fact:
         parts: By dimension that is a concatenation: the sizes of its pieces at each width.
         product: Set while the value is a view of a contraction with a weight.
         maximum_of: The value whose maximum this is.
+        reached: Whether, along the dimensions of a maximum, some entry is at the upper bound.
         readouts: Output weights of whose products this is a linear function.
     """
 
@@ -95,6 +96,7 @@ class Fact:
     parts: tuple[tuple[int, Sizes], ...] = ()
     product: Product | None = None
     maximum_of: int | None = None
+    reached: bool = False
     readouts: frozenset[str] = frozenset()
 
     @property

@@ -6,7 +6,7 @@ from __future__ import annotations
 VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten", "view_copy"}
 COPIES = {
     "alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "lift_fresh_copy", "copy",
-    "resolve_conj", "_conj", "positive", "view_as", "to", "_conj_physical",
+    "resolve_conj", "resolve_neg", "_conj", "positive", "view_as", "to", "_conj_physical",
 }
 MOVES = {
     "t", "transpose", "permute", "unsqueeze", "squeeze", "expand", "repeat", "select", "slice",
@@ -55,12 +55,12 @@ CONSTANTS = {"fill", "zero", "zeros_like", "ones_like", "empty_like", "full_like
               "normal", "uniform", "bernoulli", "random", "exponential", "new_empty_strided",
               "empty_strided", "eye"}
 POINTWISE = {"rsub", "log_sigmoid_forward", "polar", "native_dropout", "dropout",
-              "_fused_dropout", "where", "nan_to_num", "lerp", "tril_indices", "hardshrink"}
+              "_fused_dropout", "_prelu_kernel", "where", "nan_to_num", "lerp", "hardshrink"}
 # Entry by entry, positively homogeneous of degree 1: a factor passes through.
 HOMOGENEOUS = {"relu", "leaky_relu", "abs", "neg", "rrelu", "prelu", "_prelu_kernel", "view_as",
                 "real", "imag", "angle", "hardtanh", "clamp", "clamp_min", "clamp_max"}
 SUMS = {"add", "sub", "rsub", "maximum", "minimum", "where", "masked_fill", "lerp", "fmax", "fmin"}
-MULTIPLIES = {"mul", "div", "addcmul", "addcdiv", "true_divide"}
+MULTIPLIES = {"mul", "div", "addcmul", "addcdiv", "true_divide", "_prelu_kernel"}
 STEPS = {"sign", "sgn", "round", "floor", "ceil", "trunc", "frac", "heaviside", "fmod", "fix",
           "remainder", "floor_divide", "gt", "lt", "ge", "le", "eq", "ne", "signbit", "tan",
           "isnan", "isinf", "hardshrink", "threshold_backward", "logit", "digamma", "lgamma",

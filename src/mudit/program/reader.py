@@ -64,11 +64,10 @@ class Reader:
         measured = self.trace.constant_exponent(value)
         if not self._is_float(value):
             return 0.0
-        if not self._vector(value):
-            return measured
-        # A table's RMS wobbles with its length; only a plain power counts.
+        # The RMS of a table wobbles with its length; only a plain power counts.
+        slack = 0.12 if self._vector(value) else 0.02
         nearest = round(2 * measured) / 2
-        return nearest if abs(measured - nearest) < 0.12 else 0.0
+        return nearest if abs(measured - nearest) < slack else 0.0
 
     def _note_scalars(self, op: Op, origin: Origin) -> None:
         """Numbers among the arguments that depend on width, shapes and indices left aside."""
@@ -210,7 +209,8 @@ class Reader:
 
 def base(name: str) -> str:
     """An op's name without the mark of its in-place variant."""
-    return name[:-1] if name.endswith("_") and not name.startswith("__") else name
+    name = name[:-1] if name.endswith("_") and not name.startswith("__") else name
+    return name.removeprefix("unsafe_")
 
 
 def argument(op: Op, position: int, keyword: str, default: Any) -> Any:

@@ -102,6 +102,8 @@ class _Program(Structure, Entrywise, Reductions, Contractions, Lookups):
                 return handler
         if "attention" in name:
             return self._attention
+        if name.startswith("_weight_norm"):
+            return self._weight_norm
         if name.startswith(ops.SPATIAL):
             return self._spatial
         if name in ops.ORDERED and not (name in ("max", "min") and len(op.inputs) > 1):

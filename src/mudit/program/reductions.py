@@ -28,6 +28,8 @@ class Reductions(Reader):
         if base(op.name) in ("sum", "nansum"):
             exponent += self._growth(source, over)
         bounds = Bounds(0.0) if fact.bounds.low >= 0.0 else UNBOUNDED
+        if fact.reached and fact.bounds.low >= 0.0:
+            bounds = Bounds(fact.bounds.high)  # the sum in a softmax by hand is at least exp(0)
         if fact.bounds.high <= 0.0:
             bounds = Bounds(-math.inf, 0.0)
         if base(op.name) in ("mean", "nanmean"):

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mudit.program.dims import Shape, canonical_name
@@ -127,7 +128,13 @@ def record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, 
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _eager_kernels(), recorder.modules(model), recorder:
+        with (
+            torch.no_grad(),
+            _eager_kernels(),
+            recorder.modules(model),
+            _Readers(tape),
+            recorder,
+        ):
             result = model(*args, **kwargs)
         tape.outputs = tuple(recorder.read(tensor) for tensor in tensors_in(result))
     finally:
@@ -170,18 +177,39 @@ def short_path(file: str) -> str:
 def _eager_kernels() -> Iterator[None]:
     """Keep torch from replacing layers by fused kernels that hide their steps."""
     fast = torch.backends.mha.get_fastpath_enabled()
+    onednn: Any = torch.backends.mkldnn  # has recurrent layers as one op
+    fused = onednn.enabled
     torch.backends.mha.set_fastpath_enabled(False)
     flex: Any = sys.modules.get("torch.nn.attention.flex_attention")
     switch = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
     compiled = getattr(flex, switch, None)
     if compiled is not None:
         setattr(flex, switch, True)  # eager flex_attention, which a dispatch mode can see
+    onednn.enabled = False
     try:
         yield
     finally:
+        onednn.enabled = fused
         torch.backends.mha.set_fastpath_enabled(fast)
         if compiled is not None:
             setattr(flex, switch, compiled)
+
+
+class _Readers(TorchFunctionMode):
+    """Notes reads that do not dispatch: a tensor turned into a list or an array."""
+
+    _NAMES = frozenset({"numpy", "tolist", "__array__"})
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in self._NAMES:
+            self._tape.syncs.append(_source())
+        return func(*args, **(kwargs or {}))
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
