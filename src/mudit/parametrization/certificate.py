@@ -322,9 +322,9 @@ def _notes(
     ]
     found += [
         Finding(
-            message="stands over finite and growing features together; its parts have roles of "
-            "their own, but an optimizer has one lr for it: the finite part learns 1/r as fast "
-            "as it could. Make them two layers",
+            message="stands over finite and growing features together, and its parts have roles of "
+            "their own. An optimizer has one lr for it: the plan divides by the growth of all its "
+            "fan-in",
             parameter=name,
         )
         for name in measured.parts

@@ -181,6 +181,69 @@ CERTIFIED: dict[str, tuple[Forward, Parts, dict[str, tuple[str, str]]]] = {
         {},
         {"read.weight": ("output", "weight")},
     ),
+    "state space scan": (
+        lambda self, h: self.read(scanned(self, h)),
+        {
+            "rate": lambda n: torch.rand(n, 4).log(),
+            "step": lambda n: nn.Linear(n, n),
+            "write": lambda n: nn.Linear(n, 4),
+        },
+        {
+            "rate": ("input", "gain"),
+            "step.weight": ("hidden", "weight"),
+            "write.weight": ("output", "weight"),
+            "write.bias": ("scalar", "bias"),
+        },
+    ),
+    "recurrent layer": (
+        lambda self, h: self.read(self.lstm(h)[0]),
+        {"lstm": lambda n: nn.LSTM(n, n, batch_first=True)},
+        {"lstm.weight_ih_l0": ("hidden", "weight"), "lstm.weight_hh_l0": ("hidden", "weight")},
+    ),
+    "rotary embedding by complex numbers": (
+        lambda self, h: self.read(rotated(heads(self.q(h))).transpose(1, 2).flatten(-2)),
+        {"q": lambda n: nn.Linear(n, n)},
+        {"q.weight": ("hidden", "weight")},
+    ),
+    "experts that choose tokens": (
+        lambda self, h: self.read(chosen_tokens(self, h)),
+        {"router": lambda n: nn.Linear(n, 3, bias=False), "w": lambda n: torch.randn(3, n, n)},
+        {"router.weight": ("output", "weight"), "w": ("hidden", "weight")},
+    ),
+    "filters over tokens by Fourier transform": (
+        lambda self, h: self.read(
+            torch.fft.irfft(torch.fft.rfft(h, dim=1) * torch.fft.rfft(self.k, dim=0), n=4, dim=1)
+        ),
+        {"k": matrix(4, full)},
+        {"k": ("input", "table")},
+    ),
+    "relative positions for each head": (
+        lambda self, h: self.read(
+            ((heads(h) @ heads(h).mT / HEAD + self.rows[torch.arange(16).view(4, 4) % 7]
+              .permute(2, 0, 1)).softmax(-1) @ heads(h)).transpose(1, 2).flatten(-2)
+        ),
+        {"rows": lambda n: torch.randn(7, n // HEAD)},
+        {"rows": ("input", "table")},
+    ),
+    "slope for each head": (
+        lambda self, h: self.read(self.act(h.mT).mT),
+        {"act": lambda n: nn.PReLU(n)},
+        {"act.weight": ("input", "gain")},
+    ),
+    "weight norm on an input weight": (
+        lambda self, h: self.read(h + self.w(torch.ones(2, 4, 3))),
+        {"w": lambda n: parametrizations.weight_norm(nn.Linear(3, n))},
+        {"w.parametrizations.weight.original1": ("input", "weight")},
+    ),
+    "encoder layer": (
+        lambda self, h: self.read(self.layer(h)),
+        {"layer": lambda n: nn.TransformerEncoderLayer(n, n // HEAD, 4 * n, batch_first=True)},
+        {
+            "layer.self_attn.in_proj_weight": ("hidden", "weight"),
+            "layer.linear2.weight": ("hidden", "weight"),
+            "layer.norm1.weight": ("input", "gain"),
+        },
+    ),
     "a constant factor on a weight": (
         lambda self, h: self.read(h @ (0.5 * self.w)),
         {"w": matrix(full, full)},
@@ -197,6 +260,32 @@ def routed(self: Any, h: Tensor) -> Tensor:
         share = (weights * (chosen == number)).sum(-1)
         out[mask] += expert(h[mask]) * share[mask][:, None]
     return out
+
+
+def scanned(self: Any, h: Tensor) -> Tensor:
+    rate, step, write = -torch.exp(self.rate), F.softplus(self.step(h)), self.write(h)
+    state, seen = h.new_zeros(h.shape[0], h.shape[2], 4), []
+    for t in range(h.shape[1]):
+        state = torch.exp(step[:, t, :, None] * rate) * state + write[:, t, None] * h[:, t, :, None]
+        seen.append(state.sum(-1))
+    return torch.stack(seen, 1)
+
+
+def rotated(q: Tensor) -> Tensor:
+    turns = torch.polar(torch.ones(4, HEAD // 2), torch.linspace(0, 1, 4 * HEAD // 2).view(4, -1))
+    return torch.view_as_real(torch.view_as_complex(q.unflatten(-1, (-1, 2))) * turns).flatten(-2)
+
+
+def chosen_tokens(self: Any, h: Tensor) -> Tensor:
+    x = h.flatten(0, 1)
+    shares, index = self.router(x).softmax(-1).T.topk(2, dim=-1)
+    y = torch.einsum("ecn,enm->ecm", x[index], self.w) * shares[..., None]
+    return torch.zeros_like(x).index_add(0, index.flatten(), y.flatten(0, 1)).view_as(h)
+
+
+def by_exponentials(h: Tensor) -> Tensor:
+    e = (h - h.amax(1, keepdim=True)).exp()
+    return e / e.sum(1, keepdim=True)
 
 
 def grouped(self: Any, h: Tensor) -> Tensor:
@@ -348,6 +437,7 @@ HARMLESS: dict[str, Forward] = {
     "sort over tokens": lambda self, h: self.read(h.sort(1).values),
     "halves of the features": lambda self, h: self.read(torch.cat(h.chunk(2, -1)[::-1], -1)),
     "exponential below a maximum": lambda self, h: self.read((h - h.amax(1, True)).exp()),
+    "softmax by hand": lambda self, h: self.read(by_exponentials(h)),
     "bounded exponential": lambda self, h: self.read(torch.exp(-F.softplus(h))),
     "guarded division": lambda self, h: self.read(h / (h.abs() + 1)),
     "sign of a constant": lambda self, h: self.read(
