@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from mudit.cli.models import add_model_arguments, certificate_for, model_source
 from mudit.cli.parsing import make_parser, output_path, parse
 from mudit.errors import UsageError
-from mudit.models import builder, preset
 from mudit.parametrization import plan, write_base_shapes
-from mudit.program import Build
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit code."""
     parser = make_parser("plan", "Print what μP (or sp) does to each parameter of a model.")
+    add_model_arguments(parser, default="DiT-XL/2")
+    parser.add_argument("--width", type=int, default=0, help="of the model; default: its own")
     parser.add_argument(
-        "--model",
-        type=str,
-        default="DiT-XL/2",
-        help="a preset's name, or package.module:function where function(width) builds a model",
+        "--base_width", type=int, default=0, help="where nothing changes; default: a quarter"
     )
-    parser.add_argument(
-        "--init", type=str, default="", help="dit or dit_mup; default: the preset's"
-    )
-    parser.add_argument("--width", type=int, default=1152, help="width of the model")
-    parser.add_argument("--base_width", type=int, default=288, help="where nothing changes")
     parser.add_argument("--parametrization", type=str, default="mup", help="mup or sp")
     parser.add_argument("--optimizer", type=str, default="adamw", help="adamw, adam or sgd")
     parser.add_argument("--wd", type=str, default="independent", help="independent or constant")
@@ -44,10 +34,17 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--json", type=str, default="", help="write the plan to this file, too")
     parser.add_argument("--bsh", type=str, default="", help="write a microsoft/mup base-shape file")
     options = parse(parser, argv)
+    source = model_source(options)
+    width = options.width or source.width
+    base_width = options.base_width or source.base_width
+    if width is None or base_width is None:
+        raise UsageError(f"{source.name} needs --width and --base_width.")
+    widths = sorted({base_width, 2 * base_width, 3 * base_width, width})
     made = plan(
-        build_function(options.model, init=options.init),
-        width=options.width,
-        base_width=options.base_width,
+        source.build,
+        width=width,
+        base_width=base_width,
+        certificate=certificate_for(source, tuple(widths)),
         parametrization=options.parametrization,
         optimizer=options.optimizer,
         wd=options.wd,
@@ -64,25 +61,3 @@ def run(argv: Sequence[str]) -> int:
         write_base_shapes(made, output_path(options.bsh))
     print(made.to_markdown(), end="")
     return 0
-
-
-def build_function(name: str, *, init: str) -> Build:
-    """The build function of a preset, or a user's own.
-
-    Raises:
-        UsageError: There is none of that name.
-    """
-    module, colon, function = name.partition(":")
-    if not colon:
-        return builder(preset(name, init=init) if init else preset(name))
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
-    try:
-        found: Build = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"--model {name!r}: {error}. Expected package.module:function, importable from here, "
-            "where function(width) returns a torch.nn.Module."
-        ) from None
-    finally:
-        sys.path.pop(0)
-    return found

@@ -1,5 +1,21 @@
-"""The architectures: a config, a class and presets each."""
+"""The architectures: a config, a class and presets each; and a table of other libraries' classes."""
 
-from mudit.models.dit import PRESETS, DiT, DiTConfig, builder, preset, scale_to_width
+from mudit.models.dit import (
+    PRESETS,
+    DiT,
+    DiTConfig,
+    builder,
+    example_inputs,
+    preset,
+    scale_to_width,
+)
 
-__all__ = ["PRESETS", "DiT", "DiTConfig", "builder", "preset", "scale_to_width"]
+__all__ = [
+    "PRESETS",
+    "DiT",
+    "DiTConfig",
+    "builder",
+    "example_inputs",
+    "preset",
+    "scale_to_width",
+]

@@ -403,6 +403,18 @@ def scale_to_width(config: DiTConfig, width: int) -> DiTConfig:
     return dataclasses.replace(config, num_heads=num_heads)
 
 
+def example_inputs(config: DiTConfig, batch: int = 2) -> Callable[[int], tuple[Tensor, ...]]:
+    """Returns the function width → arguments of `forward`, from torch's global generator."""
+
+    def inputs(width: int) -> tuple[Tensor, ...]:
+        del width  # none of them grows
+        x = torch.randn(batch, config.in_channels, config.input_size, config.input_size)
+        t = torch.randint(1000, (batch,))
+        return x, t, torch.randint(config.num_classes, (batch,))
+
+    return inputs
+
+
 def _build(config: DiTConfig, width: int) -> DiT:
     return DiT(scale_to_width(config, width))
 

@@ -23,11 +23,14 @@ class Foreign:
             data and text dimensions stay.
         small: Overrides of the class's defaults that make a model small enough to be run at three
             widths in a second; its scaling fields are for the width of its own `width` product.
+        needs: Arguments without which the class's defaults make no model; sizes of a published one.
         inputs: Keyword arguments of `forward` for a configuration; real CPU tensors, from torch's
             global generator. Holds for any configuration, the class's defaults included.
         unit: The widths at which `small` is valid are multiples of this.
         multiples: At which multiples of `unit` the small model is certified; three, unlike in
             residue unless the class asks for it.
+        head: A field whose sum is the head size, where the width alone says how many heads there
+            are; the width is a multiple of it.
         floors: Fields in `scales` that the class rounds down, so that a share need not be whole.
         unset: Patterns of parameters that the class allocates and never sets, since a checkpoint
             would; they are drawn from a normal law with this std.
@@ -40,6 +43,8 @@ class Foreign:
     inputs: Inputs
     unit: int
     multiples: tuple[int, int, int] = (2, 3, 5)
+    head: str = ""
     floors: tuple[str, ...] = field(default=())
+    needs: Mapping[str, Any] = field(default_factory=dict)
     unset: Mapping[str, float] = field(default_factory=dict)
     note: str = ""

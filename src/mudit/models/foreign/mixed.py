@@ -451,7 +451,7 @@ TABLE: Mapping[str, Foreign] = {
             "text_embed_dim": 6, "text_embed_dim_t5": 6, "time_embed_dim": 12,
             "add_norm_text_encoder": True, "after_norm": True,
         },
-        note="in_channels, out_channels and patch_size have no default.",
+        needs={"in_channels": 16, "out_channels": 16, "patch_size": 2},
     ),
     "SanaTransformer2DModel": Foreign(
         width=_HEADS, scales=_SANA_SCALES, inputs=_sana, unit=8,
@@ -505,7 +505,13 @@ TABLE: Mapping[str, Foreign] = {
             "num_embeds_ada_norm": 1000, "norm_type": "ada_norm_single",
             "norm_elementwise_affine": False, "video_length": FRAMES,
         },
-        note="in_channels, patch_size, cross_attention_dim and caption_channels have no default.",
+        needs={
+            "num_attention_heads": 16, "attention_head_dim": 72, "num_layers": 28,
+            "in_channels": 4, "out_channels": 8, "cross_attention_dim": 1152, "caption_channels": 4096,
+            "patch_size": 2, "attention_bias": True, "activation_fn": "gelu-approximate",
+            "num_embeds_ada_norm": 1000, "norm_type": "ada_norm_single",
+            "norm_elementwise_affine": False,
+        },
     ),
     "AllegroTransformer3DModel": Foreign(
         width=_HEADS, scales=("num_attention_heads", "cross_attention_dim"), inputs=_allegro,
