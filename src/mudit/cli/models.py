@@ -17,7 +17,7 @@ from mudit.models.foreign import PREFIX, ForeignModel, foreign
 from mudit.parametrization import Certificate, certify
 from mudit.program import Build, Inputs, canonical_parameters
 
-_REAL_PARAMETERS = 5 * 10**8  # of the largest model that is run on real tensors
+_REAL_PARAMETERS = 10**9  # of the largest model that is run on real tensors
 
 
 @dataclass(frozen=True, kw_only=True)

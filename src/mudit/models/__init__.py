@@ -1,4 +1,4 @@
-"""The architectures: a config, a class and presets each; and a table of other libraries' classes."""
+"""The architectures, a config, a class and presets each; and other libraries' classes."""
 
 from mudit.models.dit import (
     PRESETS,

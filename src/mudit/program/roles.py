@@ -212,7 +212,7 @@ def _use_kind(use: Use, rank: int) -> Kind:
         return "weight"
     if use.kind == "multiplied":
         return "gain"
-    return "bias" if use.kind == "added" and rank == 1 else "table"
+    return "bias" if use.kind in ("added", "joined") and rank == 1 else "table"
 
 
 def _use_words(use: Use, op: str) -> str:

@@ -110,7 +110,7 @@ class ForeignModel:
         """Small widths at which its forward pass is recorded."""
         small = all(self.defaults[name] == value for name, value in self.entry.small.items())
         unit = self.entry.unit if small else self.grain
-        a, b, c = (unit * multiple for multiple in self.entry.multiples)
+        a, b, c = (unit * multiple for multiple in (self.entry.multiples if small else (1, 2, 3)))
         return a, b, c
 
     def _scaled(self, name: str, value: Any, width: int, own: int) -> Any:

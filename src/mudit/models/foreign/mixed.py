@@ -507,8 +507,9 @@ TABLE: Mapping[str, Foreign] = {
         },
         needs={
             "num_attention_heads": 16, "attention_head_dim": 72, "num_layers": 28,
-            "in_channels": 4, "out_channels": 8, "cross_attention_dim": 1152, "caption_channels": 4096,
-            "patch_size": 2, "attention_bias": True, "activation_fn": "gelu-approximate",
+            "in_channels": 4, "out_channels": 8, "cross_attention_dim": 1152,
+            "caption_channels": 4096, "patch_size": 2, "attention_bias": True,
+            "activation_fn": "gelu-approximate",
             "num_embeds_ada_norm": 1000, "norm_type": "ada_norm_single",
             "norm_elementwise_affine": False,
         },
