@@ -13,6 +13,7 @@ VERBS = {
     "transfer": "tune base HPs on a small proxy, train the big target with the best (Algorithm 4)",
     "train": "train the target task with given base HPs",
     "sample": "draw images from a trained run",
+    "certify": "prove which weight has which role: the forward pass as an NE⊗OR⊤ program",
     "plan": "print what μP does to each parameter of a model",
     "cost": "what a study would cost, before it is run",
     "report": "write the report of a finished study again",

@@ -13,6 +13,7 @@ from mudit.report.contents import (
     cost_facts,
 )
 from mudit.report.page import write_report
+from mudit.report.program import save_program_drawing
 
 __all__ = [
     "Agreement",
@@ -25,5 +26,6 @@ __all__ = [
     "StudyContents",
     "TrialCurve",
     "cost_facts",
+    "save_program_drawing",
     "write_report",
 ]

@@ -225,6 +225,8 @@ TABLE: Mapping[str, Foreign] = {
             "text_len_t5": 4,
         },
         needs={"in_channels": 4, "patch_size": 2, "hidden_size": 1408, "num_layers": 40},
+        note="in_channels and patch_size have no default, and the default hidden_size is not that "
+        "of its heads.",
     ),
     "LuminaNextDiT2DModel": Foreign(
         width=("hidden_size",), scales=("hidden_size", "num_attention_heads", "num_kv_heads"),
@@ -237,6 +239,8 @@ TABLE: Mapping[str, Foreign] = {
         needs={"num_kv_heads": 8},
         multiples=(3, 6, 9),  # its feed-forward width is rounded
         unset={"pad_token": 0.02},
+        note="num_kv_heads has no default that builds. Nothing uses pad_token. The embedding of "
+        "time and text is as wide as the model up to 1024, and no wider.",
     ),
     "Lumina2Transformer2DModel": Foreign(
         width=("hidden_size",), scales=("hidden_size", "num_attention_heads", "num_kv_heads"),
@@ -248,6 +252,7 @@ TABLE: Mapping[str, Foreign] = {
             "cap_feat_dim": 12,
         },
         multiples=(3, 6, 9),
+        note="The embedding of time is as wide as the model up to 1024, and no wider.",
     ),
     "SD3Transformer2DModel": Foreign(
         width=_HEADS, scales=("num_attention_heads", "caption_projection_dim"), inputs=_sd3,
@@ -268,11 +273,11 @@ TABLE: Mapping[str, Foreign] = {
         multiples=(3, 6, 9),  # its feed-forward width is rounded up to steps of 256
     ),
     "HiDreamImageTransformer2DModel": Foreign(
-        width=_HEADS, scales=("num_attention_heads",), inputs=_hidream, unit=32,
+        width=_HEADS, scales=("num_attention_heads",), inputs=_hidream, unit=64,
         small={
             "patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 1,
-            "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 4,
-            "caption_channels": (8, 4), "text_emb_dim": 8, "num_routed_experts": 2,
+            "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 8,
+            "caption_channels": (8, 4), "text_emb_dim": 8, "num_routed_experts": 3,
             "num_activated_experts": 2, "axes_dims_rope": (4, 2, 2), "max_resolution": (32, 32),
             "llama_layers": (0, 1), "force_inference_output": True,
         },
@@ -282,6 +287,8 @@ TABLE: Mapping[str, Foreign] = {
             "force_inference_output": True,
         },
         multiples=(3, 6, 9),  # its feed-forward width is rounded up to steps of 256
+        note="patch_size, caption_channels and llama_layers have no default, and the default "
+        "axes_dims_rope lacks one of the three axes.",
     ),
     "OmniGenTransformer2DModel": Foreign(
         width=("hidden_size",),
@@ -294,6 +301,7 @@ TABLE: Mapping[str, Foreign] = {
             "rope_scaling": {"long_factor": [1, 2], "short_factor": [1, 2]},
         },
         needs={"rope_scaling": {"long_factor": [1] * 48, "short_factor": [1] * 48}},
+        note="rope_scaling has no default that builds.",
     ),
 }
 # fmt: on
