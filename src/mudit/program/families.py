@@ -60,7 +60,7 @@ POINTWISE = {"rsub", "log_sigmoid_forward", "polar", "native_dropout", "dropout"
 HOMOGENEOUS = {"relu", "leaky_relu", "abs", "neg", "rrelu", "prelu", "_prelu_kernel", "view_as",
                 "real", "imag", "angle", "hardtanh", "clamp", "clamp_min", "clamp_max"}
 SUMS = {"add", "sub", "rsub", "maximum", "minimum", "where", "masked_fill", "lerp", "fmax", "fmin"}
-MULTIPLIES = {"mul", "div", "addcmul", "addcdiv", "true_divide", "_prelu_kernel"}
+MULTIPLIES = {"mul", "div", "addcmul", "addcdiv", "true_divide", "lerp", "_prelu_kernel"}
 STEPS = {"sign", "sgn", "round", "floor", "ceil", "trunc", "frac", "heaviside", "fmod", "fix",
           "remainder", "floor_divide", "gt", "lt", "ge", "le", "eq", "ne", "signbit", "tan",
           "isnan", "isinf", "hardshrink", "threshold_backward", "logit", "digamma", "lgamma",
