@@ -11,13 +11,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from mudit.errors import MuditError, ParametrizationError, UsageError
+from mudit.errors import ParametrizationError, UsageError
 from mudit.models import DiTConfig, builder, example_inputs, preset
 from mudit.models.foreign import PREFIX, ForeignModel, foreign
 from mudit.parametrization import Certificate, certify
-from mudit.program import Build, Inputs, canonical_parameters
-
-_REAL_PARAMETERS = 10**9  # of the largest model that is run on real tensors
+from mudit.program import Build, Inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,7 @@ class ModelSource:
         width: Its own width; None if it has none.
         base_width: A smaller width that it takes; likewise.
         widths: Small widths at which its forward pass is recorded; likewise.
+        small: A class of diffusers in its small configuration, with all kinds of its blocks.
     """
 
     name: str
@@ -39,6 +38,7 @@ class ModelSource:
     width: int | None = None
     base_width: int | None = None
     widths: tuple[int, ...] | None = None
+    small: ForeignModel | None = None
 
 
 def add_model_arguments(parser: ArgumentParser, default: str) -> None:
@@ -117,6 +117,7 @@ def _foreign_source(name: str, overrides: Mapping[str, Any], *, small: bool) -> 
         width=width,
         base_width=base,
         widths=model.widths,
+        small=foreign(name),
     )
 
 
@@ -140,7 +141,7 @@ def imported(name: str, option: str) -> Any:
 
 
 def certificate_for(source: ModelSource, widths: tuple[int, ...]) -> Certificate | None:
-    """The certificate at these widths, without memory for weights; else at small ones, for real.
+    """The certificate at these widths, without memory for weights; else of a small model, for real.
 
     Returns:
         None if the model has no example inputs.
@@ -149,20 +150,7 @@ def certificate_for(source: ModelSource, widths: tuple[int, ...]) -> Certificate
         return None
     try:
         return certify(source.build, source.inputs, widths, device="meta")
-    except ParametrizationError as error:
-        if source.widths is None or _parameters(source) > _REAL_PARAMETERS:
+    except ParametrizationError:
+        if source.small is None:
             raise
-        try:
-            return certify(source.build, source.inputs, source.widths)
-        except MuditError:
-            raise error from None
-
-
-def _parameters(source: ModelSource) -> int:
-    """Parameters at the largest of the small widths."""
-    import torch
-
-    assert source.widths is not None
-    with torch.device("meta"):
-        model = source.build(max(source.widths))
-    return sum(parameter.numel() for parameter in canonical_parameters(model).values())
+        return certify(source.small.build, source.small.inputs, source.small.widths)

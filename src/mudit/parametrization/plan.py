@@ -48,8 +48,8 @@ from mudit.program import (
     Shape,
     canonical_parameters,
     growing_dimensions,
+    roles_for,
     roles_from_layers,
-    roles_of_unreached,
     tied_names,
 )
 
@@ -413,7 +413,8 @@ def plan(
         base_width: The width at which the plan changes nothing.
         inputs: Example inputs of `forward` at a width: a tuple, or a dict of keyword arguments. The
             pass is recorded on the meta device; where it looks at its data, on real tensors.
-        certificate: What `certify` found for this model, e.g. at small widths.
+        certificate: What `certify` found for this model, e.g. at small widths. One of fewer blocks
+            will do: a numbered module has the roles of those beside it.
         parametrization: `mup`, or `sp` for the control: all multipliers but φ, σ and the role lrs
             are 1.
         optimizer: `adamw`, `adam`, `sgd`, or the torch class.
@@ -560,18 +561,7 @@ def _roles(
 ) -> Mapping[str, ParameterRole]:
     if measured is None:
         return roles_from_layers(model, growing)
-    known = {*measured.roles, *measured.unreached}
-    if missing := [name for name in growing if name not in known and not _is_alias(model, name)]:
-        raise ParametrizationError(
-            f"{missing[0]} is not in the certificate: it is of another model or another depth. "
-            "Certify this build."
-        )
-    return {**measured.roles, **roles_of_unreached(model, growing, measured.unreached)}
-
-
-def _is_alias(model: nn.Module, name: str) -> bool:
-    """Whether a name is a tied tensor's second one."""
-    return any(name in group[1:] for group in tied_names(canonical_parameters(model)))
+    return roles_for(measured, model, growing)
 
 
 def _row(

@@ -19,9 +19,9 @@ from mudit.program.roles import (
     MeasuredRoles,
     ParameterRole,
     Role,
+    roles_for,
     roles_from_layers,
     roles_from_reading,
-    roles_of_unreached,
 )
 from mudit.program.trace import Device, Inputs, Mismatch, Trace, trace
 
@@ -45,9 +45,9 @@ __all__ = [
     "canonical_parameters",
     "growing_dimensions",
     "read",
+    "roles_for",
     "roles_from_layers",
     "roles_from_reading",
-    "roles_of_unreached",
     "tied_names",
     "trace",
 ]

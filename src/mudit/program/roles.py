@@ -155,6 +155,59 @@ class MeasuredRoles:
     final: tuple[str, ...]
 
 
+def roles_for(
+    measured: MeasuredRoles, model: nn.Module, growing: Mapping[str, tuple[bool, ...]]
+) -> dict[str, ParameterRole]:
+    """Measured roles for a build of the same model, perhaps with more blocks or at other widths.
+
+    A parameter of a numbered module that was not recorded has the role of the same parameter in the
+    modules beside it. Whether fan-in and fan-out grow is taken from this build.
+
+    Args:
+        measured: What a recorded pass showed.
+        model: The build.
+        growing: By canonical name, which of its dimensions grow.
+
+    Raises:
+        ParametrizationError: A parameter is neither recorded nor like one that was; an unreached
+            one whose role nothing says.
+    """
+    beside: dict[str, set[ParameterRole]] = {}
+    for name, role in measured.roles.items():
+        beside.setdefault(_unnumbered(name), set()).add(replace(role, reason=""))
+    skipped = {_unnumbered(name) for name in measured.unreached}
+    roles: dict[str, ParameterRole] = {}
+    unreached: list[str] = []
+    for names in tied_names(canonical_parameters(model)):
+        name, pattern = names[0], _unnumbered(names[0])
+        if name in measured.roles:
+            role = measured.roles[name]
+        elif name in measured.unreached or (pattern in skipped and pattern not in beside):
+            unreached.append(name)
+            continue
+        elif len(beside.get(pattern, ())) == 1:
+            (role,) = beside[pattern]
+            role = replace(role, reason="as in the modules beside it that were recorded")
+        else:
+            raise ParametrizationError(
+                f"{name} is not in the certificate, nor is one like it: it is of another model. "
+                "Certify this build."
+            )
+        roles.update(dict.fromkeys(names, _regrown(role, growing[name])))
+    return roles | roles_of_unreached(model, growing, unreached)
+
+
+def _unnumbered(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
+def _regrown(role: ParameterRole, grows: tuple[bool, ...]) -> ParameterRole:
+    """The role of a parameter that is used so and grows so."""
+    inside = any(grow for dim, grow in enumerate(grows) if dim in role.fan_in)
+    outside = any(grow for dim, grow in enumerate(grows) if dim not in role.fan_in)
+    return replace(role, role=_ROLES[inside, outside])
+
+
 def roles_from_reading(reading: Reading) -> MeasuredRoles:
     """Role and kind of every parameter that the outputs of a recorded pass depend on."""
     uses: dict[str, list[Use]] = {}
