@@ -1,8 +1,9 @@
 """Roles of eleven classes' parameters, written by hand from their sources in diffusers 0.42.
 
-Written before the certificate was looked at for these classes. Patterns are those of fnmatch, the
-first that fits counts; together they cover every parameter. What grows is the number of heads (head
-sizes stay) with the fields that `mudit.models.foreign` says; H: hidden, and so on.
+Of the certificate, only how many parameters have which role had been seen; a second reader derived
+them again from the sources, without difference. Patterns are those of fnmatch, the first that fits
+counts; together they cover every parameter. What grows is the number of heads (head sizes stay)
+with the fields that `mudit.models.foreign` says.
 """
 
 from __future__ import annotations

@@ -77,10 +77,27 @@ class Structure(Reader):
                 f"{name} takes fixed entries of a growing dimension of {fact.weight.parameter}",
                 fact.weight.parameter,
             )
-        if fact.product is not None and name in ("split_with_sizes", "slice", "narrow"):
+        if fact.product is not None and self._is_partition(op, dim):
             return self._split_rows(op, fact.product, dim, source, position)
         self._refuse("order", f"{name} takes fixed entries of a growing dimension")
         return None
+
+    def _is_partition(self, op: Op, dim: int) -> bool:
+        """Whether a slicing op, with those beside it, uses up the dimension: a fused projection."""
+        if base(op.name) == "split_with_sizes":
+            return True
+        if base(op.name) not in ("slice", "narrow"):
+            return False
+        source = op.inputs[0]
+        beside = [
+            other
+            for other in self.trace.ops
+            if base(other.name) == base(op.name)
+            and other.inputs[:1] == (source,)
+            and self._sliced(other, source) == dim
+        ]
+        covered = zip(*(self._sizes(other.outputs[0])[dim] for other in beside))
+        return tuple(map(sum, covered)) == self._sizes(source)[dim]
 
     def _sliced(self, op: Op, source: int) -> int | None:
         """The dimension along which an op takes entries out."""
