@@ -1,8 +1,8 @@
 """The coordinate check on ten classes of diffusers: 20 steps at three widths under the plan.
 
-Each class is the small configuration of `mudit.models.foreign` with one block, its roles are the certificate's,
-and it learns to map one fixed batch to fixed targets. Under μP the check must pass; under sp (the
-control) some feature must be seen to grow. Finished classes are kept in `check_diffusers.jsonl`, so
+Each class is the small configuration of `mudit.models.foreign` with one block, its roles are the
+certificate's, and it learns to map one fixed batch to fixed targets. Under μP the check must pass;
+under sp (the control) some feature must be seen to grow. Finished classes are kept in `check_diffusers.jsonl`, so
 that the same command goes on where it stopped.
 """
 

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Audit": "mudit.parametrization",
     "Certificate": "mudit.parametrization",
+    "CoordinateCheck": "mudit.tuning",
     "MuditError": "mudit.errors",
     "ParametrizationError": "mudit.errors",
     "Plan": "mudit.parametrization",
@@ -18,6 +19,7 @@ _HOMES = {
     "TransferResult": "mudit.tuning",
     "audit": "mudit.parametrization",
     "certify": "mudit.parametrization",
+    "coordinate_check": "mudit.tuning",
     "load_plan": "mudit.parametrization",
     "plan": "mudit.parametrization",
     "read_base_shapes": "mudit.parametrization",
@@ -38,11 +40,18 @@ if TYPE_CHECKING:
         read_base_shapes,
         write_base_shapes,
     )
-    from mudit.tuning import StudyConfig, TransferResult, transfer
+    from mudit.tuning import (
+        CoordinateCheck,
+        StudyConfig,
+        TransferResult,
+        coordinate_check,
+        transfer,
+    )
 
 __all__ = [
     "Audit",
     "Certificate",
+    "CoordinateCheck",
     "MuditError",
     "ParametrizationError",
     "Plan",
@@ -50,6 +59,7 @@ __all__ = [
     "TransferResult",
     "audit",
     "certify",
+    "coordinate_check",
     "load_plan",
     "plan",
     "read_base_shapes",

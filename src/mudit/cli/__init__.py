@@ -14,6 +14,7 @@ VERBS = {
     "train": "train the target task with given base HPs",
     "sample": "draw images from a trained run",
     "certify": "prove which weight has which role: the forward pass as an NE⊗OR⊤ program",
+    "check": "the coordinate check: what grows with width in training, and the likely cause",
     "plan": "print what μP does to each parameter of a model",
     "cost": "what a study would cost, before it is run",
     "report": "write the report of a finished study again",

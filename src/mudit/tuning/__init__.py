@@ -7,6 +7,7 @@ from mudit.tuning.config import (
     StudyConfig,
     TaskConfig,
 )
+from mudit.tuning.coordinate_check import CoordinateCheck, coordinate_check
 from mudit.tuning.search import NoBestPoint
 from mudit.tuning.study import (
     Branch,
@@ -21,6 +22,7 @@ from mudit.tuning.transfer import Listener, Preview, preview, train_target, tran
 
 __all__ = [
     "Branch",
+    "CoordinateCheck",
     "FailedSearch",
     "Listener",
     "ModelConfig",
@@ -31,6 +33,7 @@ __all__ = [
     "StudyConfig",
     "TaskConfig",
     "TransferResult",
+    "coordinate_check",
     "preview",
     "read_branch",
     "read_control",
