@@ -23,6 +23,8 @@ from torch.utils._pytree import tree_leaves
 from mudit.errors import ParametrizationError
 from mudit.program import Build, canonical_parameters
 
+_MOST_ESTIMATED = 3 * 10**8  # parameters of the largest model that is built to be measured
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InitialScale:
@@ -56,8 +58,8 @@ def observe(build: Build, width: int, *, estimate: bool = True) -> Observation:
     Args:
         build: Makes the model.
         width: At which width.
-        estimate: Whether to measure what no law is known of on a real build; otherwise its RMS is
-            NaN.
+        estimate: Whether to measure what no law is known of on a real build. Otherwise, and for a
+            model too large to be built for this, its RMS is NaN.
 
     Raises:
         ParametrizationError: build returned no module, or a parameter was never initialised.
@@ -85,7 +87,9 @@ def observe(build: Build, width: int, *, estimate: bool = True) -> Observation:
     }
     if missing := [name for name in parameters if name not in scales]:
         unknown = InitialScale(rms=math.nan, exact=False, law="unknown")
-        scales |= _estimate(build, width, missing) if estimate else dict.fromkeys(missing, unknown)
+        small = sum(parameter.numel() for parameter in parameters.values()) <= _MOST_ESTIMATED
+        can = estimate and small
+        scales |= _estimate(build, width, missing) if can else dict.fromkeys(missing, unknown)
     return Observation(model=model, scales={name: scales[name] for name in parameters})
 
 

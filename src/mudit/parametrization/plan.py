@@ -577,6 +577,7 @@ def _row(
     options: PlanOptions,
 ) -> PlanRow:
     shape = tuple(parameter.shape)
+    own, base = _known(names[0], role, own), _known(names[0], role, base)
     fan_in_ratio, fan_out_ratio = _ratios(shape, base_shape, role, grows)
     found = _multipliers(role, fan_in_ratio, fan_out_ratio, options)
     anchor = base if options.parametrization == "mup" else own
@@ -609,6 +610,22 @@ def _row(
         eps=found.eps if trainable else 1.0,
         clip=found.clip if trainable else 1.0,
     )
+
+
+def _known(name: str, role: ParameterRole, scale: InitialScale) -> InitialScale:
+    """A scale that may be used; one that is not known leaves the parameter as it is built.
+
+    Raises:
+        ParametrizationError: It is not known, and the role asks for another scale at each width.
+    """
+    if not math.isnan(scale.rms):
+        return scale
+    if role.role in ("hidden", "output"):
+        raise ParametrizationError(
+            f"the initialiser of {name} is not known, and the model is too large to be built for "
+            "measuring it. Initialise it by torch.nn.init, or make the plan at a smaller width."
+        )
+    return InitialScale(rms=0.0, exact=False, law="unknown, left as built")
 
 
 def _ratios(

@@ -1,9 +1,10 @@
 """From slopes to a culprit: which parameter is at fault, and what was probably done to it.
 
-What a parameter itself shows (initial scale, size of its own updates, decay) does not depend on
-other parameters, as far as Adam's step does not see the gradient's scale; so such rows are roots.
-Features are consequences of all that comes before them, so without a root among the parameters the
-first feature in the order of computation that goes astray names the weight that made it.
+What a parameter itself shows (initial scale, size of its own updates, decay) hardly depends on other
+parameters, since Adam's step does not see the gradient's scale; so such rows are roots. Features are
+consequences of all that comes before them, so without a root among the parameters the first feature
+in the order of computation that goes astray names the weight that made it. A feature that is astray
+before the first step, over right initial values, comes before all updates.
 """
 
 from __future__ import annotations
@@ -27,18 +28,21 @@ _OR_EPS = ", or its gradients fall below Adam's eps"
 def slope_findings(rows: Sequence[CheckRow], plan: Plan) -> Iterator[Finding]:
     """What the failed rows say, the root first; rows in the order of computation."""
     failed = [row for row in rows if row.verdict == "FAIL"]
-    roots = _by_parameter(row for row in failed if row.quantity in _LOCAL)
+    if not failed:
+        return
     forward = [row for row in failed if row.quantity in _FORWARD]
-    updates = [row for row in failed if row.quantity == "update" and row.name not in roots]
-    if roots:
-        yield from (_local_finding(found, plan) for found in _worst_first(roots.values()))
-        rest = forward + updates
+    at_rest = [row for row in forward if row.quantity == "activation"]
+    local = _by_parameter(row for row in failed if row.quantity in _LOCAL)
+    if local and not (at_rest and not any(row.quantity == "initial" for row in failed)):
+        named = _worst_first(local.values())
+        yield from (_local_finding(found, plan) for found in named)
+        rest = [row for row in failed if row.parameter not in local or row in forward]
     elif forward:
-        root = min(forward, key=lambda row: _FORWARD.index(row.quantity))  # the first of equals
+        root = (at_rest or forward)[0]
         yield Finding(parameter=root.parameter, message=_forward_words(root))
-        rest = [row for row in forward + updates if row is not root]
+        rest = [row for row in failed if row is not root]
     else:
-        yield from (_local_finding([row], plan) for row in updates)
+        yield from (_local_finding([row], plan) for row in failed)
         rest = []
     if rest:
         yield Finding(message=_consequences(rest))

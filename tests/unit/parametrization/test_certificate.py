@@ -361,3 +361,30 @@ def test_pass_that_needs_its_data_is_measured_on_real_tensors() -> None:
     plan = mudit.plan(lambda n: Looks(n, 1), width=32, base_width=8, inputs=three)
 
     assert plan["read.weight"].role == "output"
+
+
+@pytest.mark.parametrize("role", ["input", "hidden"])
+def test_unknown_initialiser_of_a_model_too_large_to_be_built(role: str) -> None:
+    class Huge(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            # No law is known of an exponential of a normal.
+            sizes = (width, width) if role == "hidden" else (width, 3)
+            self.odd = nn.Parameter(torch.randn(sizes).exp())
+            self.huge = nn.Linear(3 if role == "input" else width, 40_000 * width // 10_000)
+            self.back = nn.Linear(width, 40_000)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = nn.functional.linear(x, self.odd)
+            return self.back(h) + self.huge(x if role == "input" else h).mean(-1, keepdim=True)
+
+    def inputs(width: int) -> tuple[Tensor]:
+        return (torch.randn(2, 3 if role == "input" else width),)
+
+    arguments = {"width": 10_000, "base_width": 2_500, "inputs": inputs}
+    if role == "hidden":
+        with pytest.raises(mudit.ParametrizationError, match="initialiser of odd is not known"):
+            mudit.plan(Huge, **arguments)
+    else:
+        row = mudit.plan(Huge, **arguments)["odd"]
+        assert (row.initializer, row.init_scale) == ("unknown, left as built", 1.0)
