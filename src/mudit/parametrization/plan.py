@@ -577,7 +577,8 @@ def _row(
     options: PlanOptions,
 ) -> PlanRow:
     shape = tuple(parameter.shape)
-    own, base = _known(names[0], role, own), _known(names[0], role, base)
+    if math.isnan(own.rms) or math.isnan(base.rms):
+        own = base = _unknown(names[0], role)
     fan_in_ratio, fan_out_ratio = _ratios(shape, base_shape, role, grows)
     found = _multipliers(role, fan_in_ratio, fan_out_ratio, options)
     anchor = base if options.parametrization == "mup" else own
@@ -612,14 +613,12 @@ def _row(
     )
 
 
-def _known(name: str, role: ParameterRole, scale: InitialScale) -> InitialScale:
-    """A scale that may be used; one that is not known leaves the parameter as it is built.
+def _unknown(name: str, role: ParameterRole) -> InitialScale:
+    """The scale of a parameter of which none is known: it is left as it is built.
 
     Raises:
-        ParametrizationError: It is not known, and the role asks for another scale at each width.
+        ParametrizationError: The role asks for another scale at each width.
     """
-    if not math.isnan(scale.rms):
-        return scale
     if role.role in ("hidden", "output"):
         raise ParametrizationError(
             f"the initialiser of {name} is not known, and the model is too large to be built for "

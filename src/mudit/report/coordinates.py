@@ -26,6 +26,7 @@ _TITLES = {
 _COMPARED = ("activation", "change", "update")
 _MOST_LABELS = 3
 _MOST_BARS = 44
+_WIDEST = 1.5
 _FAULTY = "FAIL"
 _LEAST_SPAN = 2.1  # of an axis of relative values, so that flat lines look flat
 
@@ -266,14 +267,21 @@ def draw_slopes(info: SlopesInfo, theme: Theme) -> Figure:
         _draw_bars(axes, title, bars, info.bound, theme)
     last = grid[-1, 0]
     last.set_xlabel("slope of log value over log width, with simultaneous 95 % intervals")
-    ends = [abs(end) for _, bars in info.groups for bar in bars for end in (bar.low, bar.high)]
-    last.set_xlim(-max([*ends, 0.3]) * 1.08, max([*ends, 0.3]) * 1.08)
+    limit = _slope_limit([bar for _, bars in info.groups for bar in bars])
+    last.set_xlim(-limit, limit)
     if info.left_out:
         figure.supxlabel(
             f"{formats.plural(info.left_out, 'slope')} further inside not shown",
             fontsize=8, color=theme.muted, x=0.995, ha="right",
         )  # fmt: skip
     return figure
+
+
+def _slope_limit(bars: Sequence[SlopeBar]) -> float:
+    """Of the axis: every slope is on it; a hopelessly wide interval runs off it."""
+    ends = max((max(-bar.low, bar.high) for bar in bars), default=0.0)
+    slopes = max((abs(bar.slope) for bar in bars), default=0.0)
+    return 1.08 * max(0.3, slopes, min(ends, _WIDEST))
 
 
 def _draw_bars(

@@ -1,10 +1,10 @@
 """From slopes to a culprit: which parameter is at fault, and what was probably done to it.
 
-What a parameter itself shows (initial scale, size of its own updates, decay) hardly depends on other
-parameters, since Adam's step does not see the gradient's scale; so such rows are roots. Features are
-consequences of all that comes before them, so without a root among the parameters the first feature
-in the order of computation that goes astray names the weight that made it. A feature that is astray
-before the first step, over right initial values, comes before all updates.
+What a parameter itself shows (initial scale, size of its own updates, decay) hardly depends on
+other parameters, since Adam's step does not see the gradient's scale; so such rows are roots.
+Features are consequences of all that comes before them, so without a root among the parameters the
+first feature in the order of computation that goes astray names the weight that made it. A feature
+that is astray before the first step, over right initial values, comes before all updates.
 """
 
 from __future__ import annotations
