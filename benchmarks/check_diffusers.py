@@ -2,8 +2,8 @@
 
 Each class is the small configuration of `mudit.models.foreign` with one block, its roles are the
 certificate's, and it learns to map one fixed batch to fixed targets. Under μP the check must pass;
-under sp (the control) some feature must be seen to grow. Finished classes are kept in `check_diffusers.jsonl`, so
-that the same command goes on where it stopped.
+under sp (the control) some feature must be seen to grow. Finished classes are kept in
+`check_diffusers.jsonl`, so that the same command goes on where it stopped.
 """
 
 from __future__ import annotations
