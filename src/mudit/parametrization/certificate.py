@@ -274,7 +274,7 @@ def _parted(build: Build, widths: Sequence[int], device: Device, where: Mismatch
 def _verdict(reading: Reading, measured: MeasuredRoles) -> Verdict:
     if reading.refusals or measured.refusals:
         return "REFUSED"
-    if reading.unknown:
+    if reading.unknown or not measured.roles:
         return "INCONCLUSIVE"
     return "FAIL" if reading.flaws else "PASS"
 
@@ -296,6 +296,13 @@ def _findings(reading: Reading, measured: MeasuredRoles) -> tuple[Finding, ...]:
         )
         for op in reading.unknown
     ]
+    if not measured.roles:
+        found.append(
+            Finding(
+                message="no parameter reaches what the forward pass returns: it returns no tensor, "
+                "or goes through numpy or lists. Return the output as a tensor."
+            )
+        )
     if found:
         return tuple(dict.fromkeys(found))  # sizes mean nothing where weights are not understood
     found += [

@@ -491,13 +491,22 @@ def _certified(build: Build, inputs: Inputs, width: int, base_width: int) -> Cer
     """The certificate at the plan's own widths, without memory for weights if that can be."""
     widths = sorted({base_width, 2 * base_width, width, 3 * base_width})[:3]
     widths = widths if width in widths else [*widths[:2], width]
+    found: Certificate | None = None
+    failure: ParametrizationError | None = None
     try:
-        return certify(build, inputs, widths, device="meta")
-    except ParametrizationError:
-        shapes = canonical_parameters(observe(build, widths[-1], estimate=False).model)
-        if sum(parameter.numel() for parameter in shapes.values()) > _REAL_PARAMETERS:
-            raise
+        found = certify(build, inputs, widths, device="meta")
+    except ParametrizationError as error:
+        failure = error
+    if found is not None and found.verdict == "PASS":
+        return found
+    # Constants have values on real tensors alone: a small model is run on them before it is blamed.
+    shapes = canonical_parameters(observe(build, widths[-1], estimate=False).model)
+    if sum(parameter.numel() for parameter in shapes.values()) <= _REAL_PARAMETERS:
         return certify(build, inputs, widths)
+    if failure is not None:
+        raise failure
+    assert found is not None
+    return found
 
 
 def _usable(certificate: Certificate) -> MeasuredRoles:

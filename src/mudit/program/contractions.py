@@ -46,8 +46,15 @@ class Contractions(Reader):
 
     def _bias(self, value: int) -> None:
         view = self._fact(value).weight
-        if view is not None:
-            self._use(view, "added")
+        if view is None:
+            return
+        if self._matrix(view):
+            self._refuse(
+                "transformed",
+                f"{view.parameter} is added to a product of others before it is contracted",
+                view.parameter,
+            )
+        self._use(view, "added")
 
     def _convolution(self, op: Op, facts: list[Fact], origin: Origin) -> None:
         a, b = op.inputs[:2]
@@ -186,6 +193,12 @@ class Contractions(Reader):
             if inside and fixed and sum(self._grows(value)) > 1:
                 self._refuse("order", "a fixed matrix over a growing dimension")
         fact_a, fact_b = self._fact(a), self._fact(b)
+        if inside and "weight" in (fact_a.origin, fact_b.origin):
+            self._refuse(
+                "transformed",
+                "a value made of parameters alone is contracted over a growing dimension, and is "
+                "no parameter any more",
+            )
         power = self._exponent(a) + self._exponent(b) + self._growth(a, over_a)
         positive = fact_a.bounds.low >= 0.0 and fact_b.bounds.low >= 0.0
         bounds = Bounds(0.0) if positive else UNBOUNDED

@@ -13,6 +13,7 @@ from mudit.program.facts import (
     Fact,
     Origin,
     Sizes,
+    WeightView,
     added,
     aligned,
     composed,
@@ -61,6 +62,7 @@ class Entrywise(Reader):
             )
         else:
             self._combine(op, facts, weights)
+            fact = replace(fact, gain=self._gain(op, facts))
         self._check_lipschitz(op, facts)
         self._make(op, fact)
         self._entrywise(op, "pointwise", origin)
@@ -104,6 +106,15 @@ class Entrywise(Reader):
             if name == "where" or name == "masked_fill":
                 kind = "joined"
             self._use(fact.weight, kind)
+
+    def _gain(self, op: Op, facts: list[Fact]) -> tuple[int, WeightView] | None:
+        """The parameter by which `mul` multiplies another value, just noted as used."""
+        views = [(v, f.weight) for v, f in zip(op.inputs, facts) if f.weight is not None]
+        if base(op.name) != "mul" or len(op.inputs) != 2 or len(views) != 1 or not self.made.uses:
+            return None
+        ((value, view),) = views
+        dims = aligned(self._sizes(value), self._sizes(op.outputs[0]))
+        return len(self.made.uses) - 1, replace(view, dims=composed(dims, view.dims))
 
     def _plain_scalar(self, fact: Fact) -> bool:
         """A parameter without growing dimensions, as it is: a learned factor."""
@@ -278,9 +289,12 @@ class Entrywise(Reader):
             if not (fact.learned and self._vector(value) and self._is_float(value)):
                 continue
             word = ops.WORDS.get(name, name)
-            if name in ops.STEPS:
+            stepped = name == "div" and op.kwargs.get("rounding_mode") is not None
+            if name in ops.STEPS or stepped:
                 self._refuse("lipschitz", f"{word} of a vector jumps")
-            elif name in ops.NEEDS_CEILING and fact.bounds.high == math.inf:
+            elif (name in ops.NEEDS_CEILING or _is_power_of(op, value)) and (
+                fact.bounds.high == math.inf
+            ):
                 if fact.origin == "weight":
                     self._assume(f"{name} of a parameter, taken to stay bounded")
                 else:
@@ -304,6 +318,11 @@ def _is_denominator(op: Op, value: int) -> bool:
         return False
     place = 2 if base(op.name) == "addcdiv" else 1
     return place < len(op.args) and op.args[place] == Ref(value)
+
+
+def _is_power_of(op: Op, value: int) -> bool:
+    """A number to the power of the value."""
+    return base(op.name) == "pow" and op.args[1:2] == (Ref(value),)
 
 
 def _falls(op: Op) -> bool:

@@ -85,6 +85,8 @@ class Fact:
         product: Set while the value is a view of a contraction with a weight.
         maximum_of: The value whose maximum this is.
         reached: Whether, along the dimensions of a maximum, some entry is at the upper bound.
+        gain: Set while the value is a parameter times something, entry by entry: the use's place
+            among all uses, and the parameter seen along the value's dimensions.
         readouts: Output weights of whose products this is a linear function.
     """
 
@@ -97,6 +99,7 @@ class Fact:
     product: Product | None = None
     maximum_of: int | None = None
     reached: bool = False
+    gain: tuple[int, WeightView] | None = None
     readouts: frozenset[str] = frozenset()
 
     @property

@@ -166,7 +166,11 @@ class Reader:
             inside = outside = False
             outside = any(grows)
         else:
-            seen = self._grows(value)
+            # A dimension that a view was stretched along is none of the parameter's.
+            seen = [
+                grow and bool(sources)
+                for grow, sources in zip(self._grows(value), view.dims, strict=True)
+            ]
             over = set(contracted)
             inside = any(seen[dim] for dim in over)
             outside = any(seen[dim] for dim in range(len(seen)) if dim not in over)
@@ -179,6 +183,7 @@ class Reader:
             # A dimension that is split between the two sides counts where it grows.
             free = {s for d in range(len(seen)) if d not in over and seen[d] for s in view.dims[d]}
             fan_in -= {s for s in free if not any(seen[d] and s in view.dims[d] for d in over)}
+            self._check_shape(view, seen, over)
         if view.transformed and kind == "contracted" and inside:
             self._refuse(
                 "transformed",
@@ -189,6 +194,27 @@ class Reader:
         self.made.uses.append(
             Use(view.parameter, kind, tuple(sorted(fan_in)), inside, outside, self._index, slices)
         )
+
+    def _check_shape(self, view: WeightView, seen: Sequence[bool], over: set[int]) -> None:
+        """The view's growth must be the parameter's own, with fan-in and fan-out apart."""
+        grows = self.trace.growing[view.parameter]
+        sides: tuple[set[int], set[int]] = (set(), set())
+        for dim, (grow, sources) in enumerate(zip(seen, view.dims, strict=True)):
+            if not grow:
+                continue
+            sides[dim in over].update(s for s in sources if grows[s])
+            if not any(grows[s] for s in sources):
+                self._refuse(
+                    "transformed",
+                    f"a slice of {view.parameter} grows with width, and its shape does not",
+                    view.parameter,
+                )
+        if shared := sides[0] & sides[1]:
+            self._refuse(
+                "transformed",
+                f"dim {min(shared)} of {view.parameter} is fan-in and fan-out at once",
+                view.parameter,
+            )
 
     def _matrix(self, view: WeightView) -> bool:
         return sum(self.trace.growing[view.parameter]) > 1

@@ -43,7 +43,7 @@ def live_ops(trace: Trace) -> list[int]:
         index = todo.pop()
         if index not in seen:
             seen.add(index)
-            if base(trace.ops[index].name) in ops.CONSTANTS:
+            if _is_constant(trace.ops[index]):
                 continue  # it takes its shape alone from its operand
             todo.extend(producer[v] for v in trace.ops[index].inputs if v in producer)
     return sorted(seen)
@@ -85,7 +85,7 @@ class _Program(Structure, Entrywise, Reductions, Contractions, Lookups):
         facts = [self._fact(value) for value in op.inputs]
         origin = join(facts)
         name = base(op.name)
-        if origin == "constant" or name in ops.CONSTANTS:
+        if origin == "constant" or _is_constant(op):
             for value in op.outputs:
                 self.made.facts[value] = Fact("constant")
             return
@@ -129,15 +129,24 @@ class _Program(Structure, Entrywise, Reductions, Contractions, Lookups):
             (frozenset(ops.LOOKUPS), self._lookup),
             (frozenset(ops.STORES), self._store),
             (frozenset({WRITE}), self._write),
+            (frozenset({"fill"}), self._fill),
         )
 
     def _unheard(self, op: Op, facts: list[Fact], origin: Origin) -> None:
         """An op without a rule: finite ones are scalar steps, others are said to be unknown."""
         if self._vector(*op.inputs, *op.outputs) and join(facts) in ("weight", "data"):
             self.made.unknown.append(self._index)
-        self._spend(op, facts, "joined")
+        for fact in facts:
+            if fact.weight is not None:
+                self._use(fact.weight, "joined")
         self._make(op, Fact(origin))
         self._entrywise(op, "other", origin)
+
+
+def _is_constant(op: Op) -> bool:
+    """Whether a result takes its shape alone from the operands."""
+    filled = base(op.name) == "fill" and len(op.inputs) > 1
+    return base(op.name) in ops.CONSTANTS and not filled
 
 
 def _is_pointwise(op: Op) -> bool:

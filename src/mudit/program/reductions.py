@@ -11,6 +11,7 @@ from mudit.program.facts import (
     Bounds,
     Fact,
     Origin,
+    WeightView,
 )
 from mudit.program.reader import TOLERANCE, Reader, argument, base, logits
 from mudit.program.tape import Op, Ref
@@ -26,7 +27,10 @@ class Reductions(Reader):
         growing = any(self._grows(source)[dim] for dim in over)
         exponent = fact.exponent
         if base(op.name) in ("sum", "nansum"):
-            exponent += self._growth(source, over)
+            contracted = growing and fact.gain is not None
+            exponent += 0.0 if contracted else self._growth(source, over)
+            if fact.gain is not None and contracted:
+                self._contracted_gain(*fact.gain, over, source)
         bounds = Bounds(0.0) if fact.bounds.low >= 0.0 else UNBOUNDED
         if fact.reached and fact.bounds.low >= 0.0:
             bounds = Bounds(fact.bounds.high)  # the sum in a softmax by hand is at least exp(0)
@@ -39,6 +43,15 @@ class Reductions(Reader):
             self._step("Avg", what="average", origin=origin)
         else:
             self._entrywise(op, "average", origin)
+
+    def _contracted_gain(
+        self, use: int, view: WeightView, over: tuple[int, ...], source: int
+    ) -> None:
+        """A parameter times a value, summed over a growing dimension: the parameter is a weight."""
+        noted = len(self.made.uses)
+        self._use(view, "contracted", over, (), source)
+        self.made.uses[use : use + 1] = self.made.uses[noted:]
+        del self.made.uses[noted:]
 
     def _spread(self, op: Op, facts: list[Fact], origin: Origin) -> None:
         over = self._over(op, 1)

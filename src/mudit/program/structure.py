@@ -36,6 +36,9 @@ class Structure(Reader):
         if name == "complex" and len(facts) > 1:
             self._spend(op, facts, "joined")
             fact = replace(hull(facts, origin), weight=None)
+        cast = name == "_to_copy" and self._is_float(source) and not self._is_float(op.outputs[0])
+        if cast and fact.learned and self._vector(source):
+            self._refuse("lipschitz", "a cast of a vector to whole numbers jumps")
         for position, value in enumerate(op.outputs):
             dims = self._dim_map(op, source, value, position)
             self._check_slice(op, fact, source, value, position, dims)
@@ -67,7 +70,7 @@ class Structure(Reader):
         if dim is None or not self._grows(source)[dim] or not fact.learned:
             return
         kept = name not in ("select", "unbind")
-        if kept and self._grows(value)[dim]:
+        if kept and (self._grows(value)[dim] or not any(self._sizes(value)[dim])):
             return
         if self._is_piece(fact, dim, op, position):
             return
@@ -228,6 +231,12 @@ class Structure(Reader):
                 parts.append((dim, (before, tuple(a - b for a, b in zip(after, before)))))
         made = replace(facts[0], weight=None, bounds=filled, parts=tuple(parts), product=None)
         self._make(op, made)
+        self._step(what="structure", origin=origin)
+
+    def _fill(self, op: Op, facts: list[Fact], origin: Origin) -> None:
+        """All entries are one value."""
+        self._spend(op, facts[1:], "joined")
+        self._make(op, replace(facts[1], origin=origin, weight=None, parts=(), product=None))
         self._step(what="structure", origin=origin)
 
     def _write(self, op: Op, facts: list[Fact], origin: Origin) -> None:

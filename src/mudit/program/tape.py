@@ -412,7 +412,8 @@ def _is_functional(func: Any) -> bool:
 
 def _name(func: Any) -> tuple[str, Any]:
     if isinstance(func, torch._ops.OpOverload):
-        return func._schema.name.partition("::")[2], func
+        space, _, name = func._schema.name.partition("::")
+        return (name if space in ("aten", "prims", "mkldnn") else f"{space}::{name}"), func
     return str(getattr(func, "__name__", func)), None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -165,10 +165,13 @@ def trace(
             the forward pass fails on the inputs.
         UsageError: Fewer than three widths.
     """
-    asked = tuple(sorted(set(widths)))
+    listed = list(widths) if isinstance(widths, Iterable) else [widths]
+    if wrong := [w for w in listed if type(w) is not int or w < 1]:
+        raise UsageError(f"widths has {wrong[0]!r}; expected whole numbers from 1.")
+    asked = tuple(sorted(set(listed)))
     if len(asked) < 3:
         raise UsageError(
-            f"widths are {list(widths)}; three different ones are needed, to tell a dimension that "
+            f"widths are {listed}; three different ones are needed, to tell a dimension that "
             "grows from one that happens to be equal."
         )
     met: list[Mismatch] = []
@@ -281,6 +284,12 @@ def _built(build: Build, width: int, device: Device, seed: int = _SEED) -> nn.Mo
         raise ParametrizationError(
             f"build({width}) returned {type(model).__name__}, expected a torch.nn.Module."
         )
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ParametrizationError(
+                f"{name} is lazy and has no shape yet. Run one forward pass in build, or use a "
+                "layer whose sizes are given."
+            )
     return model
 
 
@@ -289,7 +298,7 @@ def _recorded(
 ) -> Tape:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        given = inputs(width)
+        given = _given(inputs, width)
         args, kwargs = ((), given) if isinstance(given, Mapping) else (tuple(given), {})
         if device == "meta":
             args, kwargs = _on_meta(args), _on_meta(dict(kwargs))
@@ -297,6 +306,24 @@ def _recorded(
             return record(model, args, kwargs, width=width)
         except Exception as error:
             raise _refusal(error, model, args, kwargs, width, device) from error
+
+
+def _given(inputs: Inputs, width: int) -> tuple[Any, ...] | list[Any] | Mapping[str, Any]:
+    try:
+        given = inputs(width)
+    except MuditError:
+        raise
+    except Exception as error:
+        raise ParametrizationError(
+            f"inputs({width}) fails: {_said(error)}. It is called with a width and returns what "
+            "the model's forward takes: a tuple, or a dict of keyword arguments."
+        ) from error
+    if not isinstance(given, tuple | list | Mapping):
+        raise ParametrizationError(
+            f"inputs({width}) returned {type(given).__name__}; expected a tuple of the forward's "
+            "arguments, e.g. (x,), or a dict of keyword arguments."
+        )
+    return given
 
 
 def _on_meta(thing: Any) -> Any:

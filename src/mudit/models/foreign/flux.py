@@ -109,7 +109,7 @@ def _qwen(c: Config) -> dict[str, Any]:
         **_tokens(c),
         "encoder_hidden_states_mask": mask,
         "img_shapes": [[(1, SIDE, SIDE)]] * BATCH,
-        **_guided(c),
+        **({"additional_t_cond": torch.arange(BATCH) % 2} if c.use_additional_t_cond else {}),
     }
 
 
@@ -174,7 +174,7 @@ TABLE: Mapping[str, Foreign] = {
     ),
     "BriaFiboTransformer2DModel": Foreign(
         width=_HEADS, scales=("num_attention_heads",), inputs=_bria_fibo, unit=16,
-        small={**_SMALL, **_THREE_AXES, "text_encoder_dim": 12, "guidance_embeds": False},
+        small={**_SMALL, **_THREE_AXES, "text_encoder_dim": 12, "guidance_embeds": True},
     ),
     "LongCatImageTransformer2DModel": Foreign(
         width=_HEADS, scales=("num_attention_heads",), inputs=_plain, unit=16,
@@ -189,7 +189,10 @@ TABLE: Mapping[str, Foreign] = {
         small={
             "in_channels": 16, "out_channels": 4, "num_layers": 2, "attention_head_dim": 16,
             "num_attention_heads": 2, "joint_attention_dim": 12, "axes_dims_rope": (4, 4, 8),
+            "use_additional_t_cond": True,
         },
+        note="The last block's text output is not used, so what only leads to it is not reached; "
+        "guidance_embeds changes nothing, and the class takes no guidance.",
     ),
     "QwenImage21Transformer2DModel": Foreign(
         width=_HEADS, scales=("num_attention_heads",), inputs=_qwen21, unit=16,
@@ -200,30 +203,34 @@ TABLE: Mapping[str, Foreign] = {
         },
     ),
     "BriaFibo2Transformer2DModel": Foreign(
-        width=("dim",), scales=("dim", "n_heads"), inputs=_bria_fibo2, unit=128,
+        width=("dim",), scales=("dim", "n_heads"), inputs=_bria_fibo2, unit=192,
         small={
-            "in_channels": 4, "dim": 128, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 8,
+            "in_channels": 4, "dim": 192, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 12,
             "cap_feat_dim": 24, "injection_layer_ids": (1,), "perceiver_num_layers": 1,
             "min_num_gist_tokens": 4, "max_num_gist_tokens": 8, "gist_step": 4,
             "gist_min_text_len": 4, "gist_max_text_len": 16, "axes_dims": (4, 6, 6),
             "axes_lens": (16, 16, 16),
         },
-        multiples=(1, 2, 3),  # its feed-forward width is rounded up to steps of 128
+        # Feed-forward widths are 8/3 of the width, rounded down to steps of 64; from width 256 on
+        # the time embedding's width is 256, before it is the width.
+        multiples=(2, 4, 6),
     ),
     "PRXTransformer2DModel": Foreign(
         width=("hidden_size",), scales=("hidden_size", "num_heads"), inputs=_prx, unit=16,
         small={
             "in_channels": 4, "context_in_dim": 12, "hidden_size": 32, "num_heads": 2, "depth": 2,
-            "mlp_ratio": 2.0, "axes_dim": (8, 8),
+            "mlp_ratio": 2.0, "axes_dim": (8, 8), "bottleneck_size": 6, "resolution_embeds": True,
         },
     ),
     "ZImageTransformer2DModel": Foreign(
-        width=("dim",), scales=("dim", "n_heads", "n_kv_heads"), inputs=_z_image, unit=16,
+        width=("dim",), scales=("dim", "n_heads", "n_kv_heads"), inputs=_z_image, unit=96,
         small={
-            "in_channels": 4, "dim": 32, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2,
-            "n_kv_heads": 2, "cap_feat_dim": 12, "axes_dims": (8, 4, 4), "axes_lens": (256, 32, 32),
+            "in_channels": 4, "dim": 96, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 6,
+            "n_kv_heads": 6, "cap_feat_dim": 12, "axes_dims": (8, 4, 4), "axes_lens": (256, 32, 32),
         },
-        multiples=(3, 6, 9),  # its feed-forward width is 8/3 of the width, rounded down
+        # The feed-forward width is 8/3 of the width, rounded down; from width 256 on the time
+        # embedding's width is 256, before it is the width.
+        multiples=(3, 6, 9),
     ),
 }
 # fmt: on

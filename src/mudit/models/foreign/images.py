@@ -30,13 +30,13 @@ def _time() -> Tensor:
     return torch.randint(1000, (BATCH,))
 
 
-def _labels() -> dict[str, Any]:
-    return {"timestep": _time(), "class_labels": torch.randint(10, (BATCH,))}
-
-
 def _dit(c: Config) -> dict[str, Any]:
     # The class's positions are made for one size of image.
-    return {"hidden_states": _image(c, c.sample_size), **_labels()}
+    return {
+        "hidden_states": _image(c, c.sample_size),
+        "timestep": _time(),
+        "class_labels": torch.randint(c.num_embeds_ada_norm, (BATCH,)),
+    }
 
 
 def _pixart(c: Config) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _pixart(c: Config) -> dict[str, Any]:
 
 
 def _continuous(c: Config) -> dict[str, Any]:
-    text = c.cross_attention_dim
+    text = None if c.double_self_attention else c.cross_attention_dim
     return {
         "hidden_states": torch.randn(BATCH, c.in_channels, 4, 4),
         **({"encoder_hidden_states": _text(text)} if text else {}),
@@ -194,13 +194,15 @@ TABLE: Mapping[str, Foreign] = {
         "vectors) are those of DiT and PixArt.",
     ),
     "DreamLiteTransformer2DModel": Foreign(
-        width=_HEADS, scales=("num_attention_heads", "in_channels"), inputs=_continuous, unit=32,
+        width=_HEADS, scales=("num_attention_heads", "num_kv_heads", "in_channels"),
+        inputs=_continuous, unit=32,
         small={
             "in_channels": 32, "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 4,
             "cross_attention_dim": 12,
         },
         needs={"in_channels": 1408},
-        note="A block of a U-Net: its channels are the model's width.",
+        note="A block of a U-Net: its channels are the model's width. Its attention as built "
+        "cannot run fewer num_kv_heads than heads.",
     ),
     "UVit2DModel": Foreign(
         width=("hidden_size",), inputs=_uvit, unit=32,
