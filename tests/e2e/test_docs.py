@@ -38,6 +38,7 @@ SMALL = {
         "--sampling.per_class=1", "--sampling.steps=2",
     ],
     "sample": ["--per_class=1", "--steps=2"],
+    "check": ["--widths=[16, 32]", "--seeds=2", "--steps=3", "--late_steps=0"],
 }  # fmt: skip
 SMALL["train"] = SMALL["cost"] = SMALL["transfer"]
 FILES = (".md", ".json", ".npz", ".safetensors")

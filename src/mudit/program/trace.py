@@ -32,7 +32,7 @@ _SEED = 0
 _OTHER_SEEDS = (1, 2)
 _DYNAMIC = (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
 # Widths of other residues, in multiples of the widths' greatest common divisor: some models round
-# or pad, and take another path at 2, 3 and 5 than at 2, 5 and 8 [CERTIFY].
+# or pad, and take another path at 2, 3 and 5 than at 2, 5 and 8.
 _OTHER_MULTIPLES = ((2, 3, 5), (2, 5, 8), (3, 6, 9), (4, 8, 12))
 
 
