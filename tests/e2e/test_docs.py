@@ -41,6 +41,8 @@ SMALL = {
     "check": ["--widths=[16, 32]", "--seeds=2", "--steps=3", "--late_steps=0"],
 }  # fmt: skip
 SMALL["train"] = SMALL["cost"] = SMALL["transfer"]
+# With so few seeds and steps a coordinate check cannot tell.
+SMALL_CODES = {"check": 4}
 FILES = (".md", ".json", ".npz", ".safetensors")
 
 
@@ -152,6 +154,7 @@ def test_examples_run(page: Path, page_folder: Path) -> None:
                     assert page.parent == ROOT, f"{block.where}: {words[0]} is not run"
                     continue
                 code, err = run_command(words)
+                expected = expected or SMALL_CODES.get(words[1], 0)
                 assert code == expected, f"{block.where}: {shlex.join(words)}: {err}"
 
 
