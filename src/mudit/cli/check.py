@@ -116,7 +116,9 @@ def _task_and_plan(options: Namespace) -> tuple[CheckTask, Plan]:
         options.model_args, options.small = {}, False
         source = model_source(options)
         task = CheckTask(build=source.build, loss=imported(options.loss, "--loss"))
-        certificate = certificate_for(source, tuple(sorted(options.widths)))
+        least = min(options.widths)
+        widths = sorted({*options.widths, 2 * least, 3 * least})
+        certificate = certificate_for(source, tuple(widths))
     else:
         overrides = {"depth": options.depth} if options.depth else {}
         overrides |= {"init": options.init} if options.init else {}
