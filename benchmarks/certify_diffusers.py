@@ -129,7 +129,11 @@ def page(rows: list[Row], machine: str) -> str:
     said = "\n".join(
         f"- `{row.name}`: {text}" for row in rows for text in dict.fromkeys(row.findings)
     )
-    noted = "\n".join(f"- `{row.name}`: {'; '.join(row.notes)}." for row in rows if row.notes)
+    noted = "\n".join(
+        f"- `{row.name}`: {'; '.join(note.rstrip('.') for note in row.notes)}."
+        for row in rows
+        if row.notes
+    )
     reasons = "\n".join(f"- {key}: {text}" for key, text in REASONS.items())
     return (
         "# Certified: the diffusion Transformers of diffusers\n\n"
