@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mudit.program import families as ops
@@ -191,6 +192,9 @@ class Entrywise(Reader):
         name = base(op.name)
         if name in UNARY_BOUNDS and facts:
             return UNARY_BOUNDS[name](facts[0].bounds)
+        if name in ("where", "masked_fill"):
+            filled = self._operand_bounds(op, (1, 2) if name == "where" else (0, 2))
+            return filled[0].hull(filled[1]) if len(filled) == 2 else UNBOUNDED
         operands = self._operand_bounds(op)
         if name in ("add", "sub", "rsub") and len(operands) == 2:
             a, b = operands if name != "rsub" else operands[::-1]
@@ -215,9 +219,10 @@ class Entrywise(Reader):
             return self._clamped(op, operands)
         return UNBOUNDED
 
-    def _operand_bounds(self, op: Op) -> list[Bounds]:
+    def _operand_bounds(self, op: Op, positions: Sequence[int] = (0, 1)) -> list[Bounds]:
         found = []
-        for position, arg in enumerate(op.args[:2]):
+        for position in positions:
+            arg = op.args[position] if position < len(op.args) else None
             if isinstance(arg, Ref):
                 found.append(self._known_bounds(arg.value))
             elif isinstance(arg, int | float):

@@ -438,6 +438,9 @@ HARMLESS: dict[str, Forward] = {
     "halves of the features": lambda self, h: self.read(torch.cat(h.chunk(2, -1)[::-1], -1)),
     "exponential below a maximum": lambda self, h: self.read((h - h.amax(1, True)).exp()),
     "softmax by hand": lambda self, h: self.read(by_exponentials(h)),
+    "decay under a mask": lambda self, h: self.read(
+        (-F.softplus(h)).masked_fill(torch.ones(4, 1) < 0, -torch.inf).exp()
+    ),
     "bounded exponential": lambda self, h: self.read(torch.exp(-F.softplus(h))),
     "guarded division": lambda self, h: self.read(h / (h.abs() + 1)),
     "sign of a constant": lambda self, h: self.read(
