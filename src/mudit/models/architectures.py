@@ -1,0 +1,103 @@
+"""The architectures by name: what builds, scales and tries each of them.
+
+Everything that works on any architecture (commands, trainer, tests) goes through here, and tells
+them apart by the type of their config.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from torch import Tensor, nn
+
+from mudit.errors import UsageError
+from mudit.models import dit
+from mudit.models.dit import DiT, DiTConfig
+
+ModelConfig: TypeAlias = DiTConfig
+AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
+
+
+class Architecture(NamedTuple):
+    """One architecture.
+
+    Attributes:
+        model: Class; its constructor takes a config.
+        config: Class of the config.
+        presets: Configs that papers and released checkpoints use, by name.
+        example_inputs: From a config and a batch size to the function width → arguments of
+            `forward`.
+    """
+
+    model: type[nn.Module]
+    config: type[ModelConfig]
+    presets: Mapping[str, Any]
+    example_inputs: Callable[..., Callable[[int], tuple[Tensor, ...]]]
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {"dit": Architecture(DiT, DiTConfig, dit.PRESETS, dit.example_inputs)}
+)
+PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
+    {name: config for entry in ARCHITECTURES.values() for name, config in entry.presets.items()}
+)
+
+
+def architecture_of(config: ModelConfig) -> Architecture:
+    """Returns the architecture that `config` configures."""
+    return next(entry for entry in ARCHITECTURES.values() if type(config) is entry.config)
+
+
+def preset(name: str, **overrides: Any) -> Any:
+    """Returns the preset `name`, with fields replaced.
+
+    Args:
+        name: A key of `PRESETS`, e.g. "DiT-XL/2", or "DiT-ladder-288/2" ([muDiT] 4.1).
+        overrides: Fields of the preset's config and their new values.
+
+    Raises:
+        UsageError: There is no such preset or field, or the result is not valid.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"No preset is named {name!r}; expected one of {', '.join(PRESETS)}.")
+    fields = [field.name for field in dataclasses.fields(PRESETS[name])]
+    if unknown := sorted(overrides.keys() - set(fields)):
+        raise UsageError(
+            f"{type(PRESETS[name]).__name__} has no field {', '.join(unknown)}; expected some of "
+            f"{', '.join(fields)}."
+        )
+    return dataclasses.replace(PRESETS[name], **overrides)
+
+
+def scale_to_width(config: AnyConfig, width: int) -> AnyConfig:
+    """Returns `config` at another width: more or fewer heads of the same size.
+
+    Raises:
+        UsageError: `width` is not a positive multiple of `config.head_dim`.
+    """
+    num_heads, rest = divmod(width, config.head_dim)
+    if rest or num_heads < 1:
+        nearest = [h * config.head_dim for h in (num_heads, max(num_heads + 1, 1)) if h > 0]
+        raise UsageError(
+            f"Width {width} is not a positive multiple of head_dim {config.head_dim}; "
+            f"the nearest valid widths are {' and '.join(map(str, nearest))}."
+        )
+    return dataclasses.replace(config, num_heads=num_heads)
+
+
+def example_inputs(config: ModelConfig, batch: int = 2) -> Callable[[int], tuple[Tensor, ...]]:
+    """Returns the function width → arguments of `forward`, from torch's global generator."""
+    return architecture_of(config).example_inputs(config, batch)
+
+
+def _build(config: ModelConfig, width: int) -> nn.Module:
+    return architecture_of(config).model(scale_to_width(config, width))
+
+
+def builder(config: ModelConfig) -> Callable[[int], Any]:
+    """Returns the function width → model of `config` at that width; it can be pickled."""
+    return partial(_build, config)
