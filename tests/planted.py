@@ -13,6 +13,7 @@ that audit stays silent where only training can tell.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -57,7 +58,7 @@ CONFIG = DiTConfig(
     learn_sigma=False,
     init="dit_mup",
 )
-DEEP = DiTConfig(**{name: getattr(CONFIG, name) for name in CONFIG.__slots__} | {"depth": 4})
+DEEP = dataclasses.replace(CONFIG, depth=4)
 
 
 def ratio(width: int) -> float:

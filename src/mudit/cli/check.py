@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mudit.cli.models import certificate_for, imported, model_source
 from mudit.cli.parsing import make_parser, parse
 from mudit.errors import UsageError
-from mudit.models import preset
+from mudit.models import ARCHITECTURES, preset
 from mudit.parametrization import Plan, plan
+from mudit.tuning import DEFAULT_ARCHITECTURE
 from mudit.tuning.check_files import write_check
 from mudit.tuning.check_tasks import CheckTask, digits_task, noise_task
 from mudit.tuning.coordinate_check import CoordinateCheck, coordinate_check
@@ -49,8 +50,8 @@ def _parser() -> ArgumentParser:
         nargs="?",
         type=str,
         default=_DIGITS,
-        help="digits, a preset's name, or package.module:function, where function(width) builds a "
-        "model",
+        help="digits, an architecture (dit, uvit, pixart, mmdit) on digits, a preset's name, or "
+        "package.module:function, where function(width) builds a model",
     )
     parser.add_argument("--model", type=str, default="", help="the same, as an option")
     parser.add_argument(
@@ -67,7 +68,9 @@ def _parser() -> ArgumentParser:
         help="package.module:function, where function(width) returns example inputs: roles are "
         "then measured",
     )
-    parser.add_argument("--init", type=str, default="", help="dit or dit_mup, of digits or preset")
+    parser.add_argument(
+        "--init", type=str, default="", help="e.g. dit or dit_mup, of digits or preset"
+    )
     parser.add_argument("--depth", type=int, default=0, help="blocks, of digits (1) or preset")
     parser.add_argument("--batch_size", type=int, default=16, help="images, of digits or preset")
     parser.add_argument(
@@ -103,10 +106,11 @@ def _parser() -> ArgumentParser:
 def _task_and_plan(options: Namespace) -> tuple[CheckTask, Plan]:
     name = options.model or options.name
     certificate = None
-    if name == _DIGITS:
+    if name in (_DIGITS, *ARCHITECTURES):
         sizes = {"depth": options.depth} if options.depth else {}
         init = {"init": options.init} if options.init else {}
-        task = digits_task(batch_size=options.batch_size, **sizes, **init)
+        architecture = DEFAULT_ARCHITECTURE if name == _DIGITS else name
+        task = digits_task(architecture, batch_size=options.batch_size, **sizes, **init)
     elif ":" in name:
         if not options.loss:
             raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mudit.cli.parsing import parse, study_config, study_parser
+from mudit.cli.parsing import parse_study, study_parser
 from mudit.cli.texts import cost_text
 from mudit.tuning import preview
 
@@ -16,5 +16,5 @@ def run(argv: Sequence[str]) -> int:
         "What a study would cost: the search as a share of one target training, by Eq. (1) of the "
         "paper (parameters × batch × steps) and by FLOPs counted on the models.",
     )
-    print(cost_text(preview(study_config(parse(parser, argv)))))
+    print(cost_text(preview(parse_study(parser, argv))))
     return 0

@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from mudit.errors import ParametrizationError, UsageError
-from mudit.models import DiTConfig, builder, example_inputs, preset
+from mudit.models import ModelConfig, builder, example_inputs, preset
 from mudit.models.foreign import PREFIX, ForeignModel, foreign
 from mudit.parametrization import Certificate, certify
 from mudit.program import Build, Inputs
@@ -69,7 +69,7 @@ def add_model_arguments(parser: ArgumentParser, default: str) -> None:
         "--small", type=bool, default=False, help="a diffusers class in its small configuration"
     )
     parser.add_argument(
-        "--init", type=str, default="", help="of a preset: dit or dit_mup; default: its own"
+        "--init", type=str, default="", help="of a preset, e.g. dit or dit_mup; default: its own"
     )
 
 
@@ -91,7 +91,7 @@ def model_source(options: Namespace, *, small: bool = False) -> ModelSource:
 
 
 def _preset_source(name: str, init: str) -> ModelSource:
-    config: DiTConfig = preset(name, init=init) if init else preset(name)
+    config: ModelConfig = preset(name, init=init) if init else preset(name)
     heads = config.num_heads
     base = next(heads // share for share in (4, 2, 3, 1) if heads % share == 0)
     return ModelSource(

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from mudit.errors import UsageError
-from mudit.tuning import StudyConfig
+from mudit.models import ARCHITECTURES
+from mudit.tuning import DEFAULT_ARCHITECTURE, StudyConfig
 
 T = TypeVar("T")
 
@@ -20,12 +21,41 @@ def study_parser(verb: str, description: str) -> ArgumentParser:
     parser = make_parser(verb, description)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(StudyConfig, None)
+    # Spelt out for --help; `parse_study` reads it before the parser does.
+    names = ", ".join(ARCHITECTURES)
+    parser.epilog = f"--model NAME trains another architecture: {names}."
     return parser
 
 
 def make_parser(verb: str, description: str) -> ArgumentParser:
     """A parser that raises instead of exiting."""
     return ArgumentParser(prog=f"mudit {verb}", description=description, exit_on_error=False)
+
+
+def parse_study(parser: ArgumentParser, argv: Sequence[str]) -> StudyConfig:
+    """The study's config; `--model NAME` stands for what makes an architecture train here.
+
+    Raises:
+        UsageError: As `parse`, and for an architecture that does not exist.
+    """
+    options: list[str] = []
+    rest = iter(argv)
+    for option in rest:
+        if option != "--model" and not option.startswith("--model="):
+            options.append(option)
+            continue
+        name = option.partition("=")[2] or next(rest, "")
+        if name not in ARCHITECTURES:
+            raise UsageError(
+                f"--model is {name!r}; expected one of {', '.join(ARCHITECTURES)}. Sizes are "
+                "--model.depth and so on."
+            )
+        has_sigma = "learn_sigma" in ARCHITECTURES[name].config.__dataclass_fields__
+        options.append(f"--model.architecture={name}")
+        options.append(f"--objective.learn_sigma={str(has_sigma).lower()}")
+        if name != DEFAULT_ARCHITECTURE:  # beside the default study, not in its folder
+            parser.set_defaults({"folder": f"{parser.get_default('folder')}-{name}"})
+    return _study_config(parse(parser, options))
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
@@ -41,7 +71,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         raise UsageError(_explained(parser, str(error))) from None
 
 
-def study_config(namespace: Namespace) -> StudyConfig:
+def _study_config(namespace: Namespace) -> StudyConfig:
     """The study's config from parsed options."""
     values: dict[str, Any] = dict(namespace.items())
     return StudyConfig(**{key: value for key, value in values.items() if key != "config"})

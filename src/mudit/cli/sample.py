@@ -12,10 +12,9 @@ from PIL import Image
 
 from mudit.cli.parsing import make_parser, output_path, parse
 from mudit.diffusion import DDPM, GuidedChannels
-from mudit.errors import DataError, UsageError
+from mudit.errors import UsageError
 from mudit.evaluation import as_images, generate
-from mudit.models import DiT
-from mudit.training import RunConfig, generator, load_weights, read_config, resolve_device
+from mudit.training import generator, load_trained
 from mudit.tuning import SamplingConfig
 
 
@@ -45,15 +44,12 @@ def run(argv: Sequence[str]) -> int:
         cfg_scale=options.cfg_scale,
         cfg_channels=options.cfg_channels,
     )
-    if not (folder / "ema.safetensors").exists():
-        raise DataError(f"{folder} holds no finished run: there is no ema.safetensors in it.")
-    config = read_config(RunConfig, folder / "config.json")
-    model = DiT(config.model)
-    load_weights(model, folder / "ema.safetensors")
-    classes = options.classes or list(range(config.model.num_classes))
+    trained = load_trained(folder, device=options.device)
+    classes = options.classes or list(range(trained.conditioning.num_classes))
     x = generate(
-        model.to(resolve_device(options.device)).eval(),
-        DDPM(config.objective),
+        trained.model,
+        trained.conditioning,
+        DDPM(trained.config.objective),
         torch.tensor(classes).repeat_interleave(sampling.per_class),
         generator=generator(options.seed, "sample"),
         steps=sampling.steps,
@@ -62,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
         cfg_channels=sampling.cfg_channels,
     )
     _save_grid(as_images(x), rows=len(classes), path=out)
-    print(f"{len(x)} images from the model of width {config.model.width}: {out}")
+    print(f"{len(x)} images from the model of width {trained.config.model.width}: {out}")
     return 0
 
 

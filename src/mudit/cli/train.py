@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mudit.cli.parsing import parse, study_config, study_parser
+from mudit.cli.parsing import parse_study, study_parser
 from mudit.cli.progress import Terminal
 from mudit.tuning import train_target
 
@@ -17,7 +17,7 @@ def run(argv: Sequence[str]) -> int:
         "--hps.*, without a search. --folder is the run's own; the same command again resumes.",
     )
     parser.set_defaults({"folder": "runs/train"})
-    config = study_config(parse(parser, argv))
+    config = parse_study(parser, argv)
     with Terminal() as terminal:
         record = train_target(config, listener=terminal)
     if record.score is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from mudit.cli.parsing import parse, study_config, study_parser
+from mudit.cli.parsing import parse_study, study_parser
 from mudit.cli.progress import Terminal
 from mudit.cli.texts import preview_text, transfer_line
 from mudit.tuning import preview, transfer
@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> int:
     )
     # Not one of the parser's, so that --print_config holds a study and nothing else.
     options = [option for option in argv if option != "--dry-run"]
-    config = study_config(parse(parser, options))
+    config = parse_study(parser, options)
     if len(options) < len(argv):
         print(preview_text(preview(config)))
         return 0

@@ -4,14 +4,18 @@ from mudit.data.dataset import ArrayDataset, ImageDataset, Splits
 from mudit.data.folder import FolderDataset, centre_crop
 from mudit.data.order import batch_indices, flips, permutation
 from mudit.data.sources import open_dataset
+from mudit.data.text import TextFeatures, class_captions, encode_captions
 
 __all__ = [
     "ArrayDataset",
     "FolderDataset",
     "ImageDataset",
     "Splits",
+    "TextFeatures",
     "batch_indices",
     "centre_crop",
+    "class_captions",
+    "encode_captions",
     "flips",
     "open_dataset",
     "permutation",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mudit.diffusion import (
     DDPM,
@@ -17,12 +17,14 @@ from mudit.diffusion import (
     to_uint8,
 )
 from mudit.errors import UsageError
-from mudit.models import DiT
+from mudit.models import ModelConfig
+from mudit.training import Conditioning
 
 
 @torch.no_grad()
 def generate(
-    model: DiT,
+    model: nn.Module,
+    conditioning: Conditioning,
     objective: DDPM,
     labels: Tensor,
     *,
@@ -38,7 +40,8 @@ def generate(
     The initial noise is drawn at once on the CPU, so it does not depend on the batch size.
 
     Args:
-        model: In evaluation mode, on any device.
+        model: One of `mudit.models`, in evaluation mode, on any device.
+        conditioning: What it is told of a class.
         objective: What it was trained with.
         labels: Classes, shape (N,).
         generator: Source of the noise, on the CPU.
@@ -54,23 +57,24 @@ def generate(
     Raises:
         UsageError: A class or the method is unknown.
     """
-    config = model.config
-    if not ((labels >= 0) & (labels < config.num_classes)).all():
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    count = conditioning.num_classes
+    if not ((labels >= 0) & (labels < count)).all():
         raise UsageError(
-            f"classes run from 0 to {config.num_classes - 1}, got {labels.min()} to {labels.max()}."
+            f"classes run from 0 to {count - 1}, got {labels.min()} to {labels.max()}."
         )
     if method not in ("ddpm", "ddim"):
         raise UsageError(f"the sampling method is {method!r}, expected 'ddpm' or 'ddim'.")
     device = next(model.parameters()).device
     shape = (len(labels), config.in_channels, config.input_size, config.input_size)
     x_T = torch.randn(shape, generator=generator)
-    network: LabelledNetwork = model
+    network: LabelledNetwork = lambda x, t, y: model(x, t, *conditioning(y))  # noqa: E731
     done = []
     for part, noise in zip(torch.split(labels, batch_size), torch.split(x_T, batch_size)):
         guide = guided(
             network,
             part.to(device),
-            config.null_label,
+            conditioning.null_label,
             cfg_scale=cfg_scale,
             channels=cfg_channels,
         )

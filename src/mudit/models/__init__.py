@@ -6,21 +6,28 @@ from mudit.models.architectures import (
     ModelConfig,
     architecture_of,
     builder,
+    config_for,
     example_inputs,
+    is_text_conditioned,
     preset,
     scale_to_width,
 )
 from mudit.models.dit import DiT, DiTConfig
+from mudit.models.mmdit import MMDiT, MMDiTConfig
 
 __all__ = [
     "ARCHITECTURES",
     "PRESETS",
     "DiT",
     "DiTConfig",
+    "MMDiT",
+    "MMDiTConfig",
     "ModelConfig",
     "architecture_of",
     "builder",
+    "config_for",
     "example_inputs",
+    "is_text_conditioned",
     "preset",
     "scale_to_width",
 ]

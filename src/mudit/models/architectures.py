@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from torch import Tensor, nn
 
 from mudit.errors import UsageError
-from mudit.models import dit
+from mudit.models import dit, mmdit
 from mudit.models.dit import DiT, DiTConfig
+from mudit.models.mmdit import MMDiT, MMDiTConfig
 
-ModelConfig: TypeAlias = DiTConfig
+ModelConfig: TypeAlias = DiTConfig | MMDiTConfig
 AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
 
 
@@ -28,6 +29,7 @@ class Architecture(NamedTuple):
     Attributes:
         model: Class; its constructor takes a config.
         config: Class of the config.
+        block: Class of a block, the unit of activation checkpointing.
         presets: Configs that papers and released checkpoints use, by name.
         example_inputs: From a config and a batch size to the function width → arguments of
             `forward`.
@@ -35,12 +37,18 @@ class Architecture(NamedTuple):
 
     model: type[nn.Module]
     config: type[ModelConfig]
+    block: type[nn.Module]
     presets: Mapping[str, Any]
     example_inputs: Callable[..., Callable[[int], tuple[Tensor, ...]]]
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {"dit": Architecture(DiT, DiTConfig, dit.PRESETS, dit.example_inputs)}
+    {
+        "dit": Architecture(DiT, DiTConfig, dit.DiTBlock, dit.PRESETS, dit.example_inputs),
+        "mmdit": Architecture(
+            MMDiT, MMDiTConfig, mmdit.JointBlock, mmdit.PRESETS, mmdit.example_inputs
+        ),
+    }
 )
 PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
     {name: config for entry in ARCHITECTURES.values() for name, config in entry.presets.items()}
@@ -87,6 +95,46 @@ def scale_to_width(config: AnyConfig, width: int) -> AnyConfig:
             f"the nearest valid widths are {' and '.join(map(str, nearest))}."
         )
     return dataclasses.replace(config, num_heads=num_heads)
+
+
+def config_for(architecture: str, *, init: str | None, learn_sigma: bool, **sizes: Any) -> Any:
+    """Returns the config of an architecture from sizes that all of them understand.
+
+    Args:
+        architecture: A key of `ARCHITECTURES`.
+        init: The initialisation; None: the one that is meant for μP.
+        learn_sigma: Whether it predicts a variance beside the noise.
+        sizes: Fields of `TransformerConfig`, `num_classes`, `caption_dim` and `caption_tokens`;
+            those that the architecture does not have are left out.
+
+    Raises:
+        UsageError: There is no such architecture, it predicts no variance, or the result is not
+            valid.
+    """
+    if architecture not in ARCHITECTURES:
+        raise UsageError(
+            f"No architecture is named {architecture!r}; expected one of "
+            f"{', '.join(ARCHITECTURES)}."
+        )
+    cls = ARCHITECTURES[architecture].config
+    fields = {field.name for field in dataclasses.fields(cls)}
+    if learn_sigma and "learn_sigma" not in fields:
+        raise UsageError(
+            f"{architecture} predicts no variance; set objective.learn_sigma to false "
+            f"(--model {architecture} on the command line does)."
+        )
+    # Of a model for one size of image and one encoder: no larger grid, one size of text features.
+    derived = {
+        "pooled_dim": sizes["caption_dim"],
+        "pos_embed_max_size": sizes["input_size"] // sizes["patch_size"],
+    }
+    given = derived | sizes | {"init": init or f"{architecture}_mup", "learn_sigma": learn_sigma}
+    return cls(**{name: value for name, value in given.items() if name in fields})
+
+
+def is_text_conditioned(config: ModelConfig) -> bool:
+    """Returns whether the model takes a text where others take a class."""
+    return getattr(config, "caption_dim", None) is not None
 
 
 def example_inputs(config: ModelConfig, batch: int = 2) -> Callable[[int], tuple[Tensor, ...]]:

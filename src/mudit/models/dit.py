@@ -29,6 +29,7 @@ from mudit.nn import (
     MLP,
     AdaLN,
     Attention,
+    FinalLayer,
     Initialiser,
     LabelEmbedder,
     PatchEmbed,
@@ -102,26 +103,6 @@ class DiTBlock(nn.Module):
         x = x + gate_attn * self.attn(modulate(self.norm1(x), shift_attn, scale_attn))
         x = x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
         return x
-
-
-class FinalLayer(nn.Module):
-    """Normalises, shifts and scales, and reads out one patch per token."""
-
-    def __init__(self, width: int, patch_size: int, out_channels: int) -> None:
-        super().__init__()
-        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=_NORM_EPS)
-        self.linear = nn.Linear(width, patch_size**2 * out_channels)
-        self.adaLN_modulation = AdaLN(width, 2)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch tokens width"],
-        condition: Float[Tensor, "batch width"],
-    ) -> Float[Tensor, "batch tokens patch"]:
-        """Returns patches, each flattened in the order (row, column, channel)."""
-        shift, scale = self.adaLN_modulation(condition)
-        patches: Tensor = self.linear(modulate(self.norm_final(x), shift, scale))
-        return patches  # (B, N, P·P·C)
 
 
 class DiT(nn.Module):

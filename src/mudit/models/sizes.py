@@ -173,3 +173,35 @@ def check_block(model: str, tokens_after: int | None, depth: int) -> None:
             f"{model} got tokens_after={tokens_after}; it has {depth} blocks, so expected a "
             f"number from 1 to {depth}."
         )
+
+
+def check_text(
+    model: str,
+    batch: int,
+    text: Tensor,
+    mask: Tensor | None,
+    *,
+    caption_dim: int,
+    caption_tokens: int,
+) -> None:
+    """Checks that `text` is a batch of encoded captions, and `mask` fits it.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if text.ndim != 3 or (text.shape[0], text.shape[2]) != (batch, caption_dim):
+        raise UsageError(
+            f"{model} got text of shape {tuple(text.shape)}; expected (batch, tokens, caption_dim) "
+            f"= ({batch}, 1 to {caption_tokens}, {caption_dim}). Change the input, or caption_dim."
+        )
+    if not 1 <= text.shape[1] <= caption_tokens:
+        raise UsageError(
+            f"{model} got a text of {text.shape[1]} tokens; the model's maximum is "
+            f"{caption_tokens}. Cut the text to 1 to {caption_tokens} tokens, or change "
+            "caption_tokens."
+        )
+    if mask is not None and (mask.shape != text.shape[:2] or mask.dtype != torch.bool):
+        raise UsageError(
+            f"{model} got mask of shape {tuple(mask.shape)} and dtype {mask.dtype}; expected "
+            f"{tuple(text.shape[:2])} of torch.bool, True for each token of the text."
+        )

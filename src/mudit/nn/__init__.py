@@ -8,6 +8,7 @@ from mudit.nn.embeddings import (
     sincos_positions,
     unpatchify,
 )
+from mudit.nn.final_layer import FinalLayer
 from mudit.nn.initialisers import (
     Initialiser,
     initialise,
@@ -20,18 +21,24 @@ from mudit.nn.initialisers import (
     xavier,
     zeros,
 )
+from mudit.nn.joint_attention import StreamAttention, joint_attention
 from mudit.nn.mlp import MLP
 from mudit.nn.modulation import AdaLN, modulate
+from mudit.nn.swiglu import SwiGLU
 
 __all__ = [
     "MLP",
     "AdaLN",
     "Attention",
+    "FinalLayer",
     "Initialiser",
     "LabelEmbedder",
     "PatchEmbed",
+    "StreamAttention",
+    "SwiGLU",
     "TimestepEmbedder",
     "initialise",
+    "joint_attention",
     "kaiming",
     "modulate",
     "normal",

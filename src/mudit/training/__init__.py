@@ -1,6 +1,7 @@
 """One training run: config, trainer, checkpoints, validation bank."""
 
 from mudit.training.checkpoint import load_weights, save_weights
+from mudit.training.conditioning import Conditioning
 from mudit.training.config import (
     DataConfig,
     ParametrizationConfig,
@@ -15,21 +16,25 @@ from mudit.training.flops import step_flops, trainable_parameters
 from mudit.training.hyperparameters import Hyperparameters, check_value
 from mudit.training.randomness import generator, stream_seed
 from mudit.training.schedule import ScheduleConfig, lr_factor
+from mudit.training.trained import Trained, load_trained
 from mudit.training.trainer import make_plan, open_splits, read_trial, resolve_device, train
 from mudit.training.validation import ValidationBank
 
 __all__ = [
+    "Conditioning",
     "DataConfig",
     "Hyperparameters",
     "ParametrizationConfig",
     "RunConfig",
     "ScheduleConfig",
+    "Trained",
     "TrainingConfig",
     "ValidationBank",
     "check_value",
     "claim_folder",
     "exclusive",
     "generator",
+    "load_trained",
     "load_weights",
     "lr_factor",
     "make_plan",

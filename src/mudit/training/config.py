@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from mudit.diffusion import DDPMConfig
 from mudit.errors import ConfigMismatchError, UsageError
-from mudit.models import DiTConfig
+from mudit.models import ModelConfig
 from mudit.parametrization import EpsRule, Optimizer, Parametrization, WeightDecayRule
 from mudit.training.hyperparameters import Hyperparameters
 from mudit.training.schedule import ScheduleConfig
@@ -75,6 +75,8 @@ class TrainingConfig:
         ema_decay: Decay per step instead, e.g. 0.9999; None: use the half-life.
         precision: fp32; tf32 or bf16 (autocast) on a GPU.
         compile: Whether to use torch.compile.
+        activation_checkpointing: Whether to keep only the blocks' inputs for the backward pass, and
+            compute the rest again: less memory, a third more time.
         device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
         log_steps: Steps between writes of records, measured updates and timings.
         checkpoint_steps: Steps between checkpoints.
@@ -90,6 +92,7 @@ class TrainingConfig:
     ema_decay: float | None = None
     precision: Precision = "fp32"
     compile: bool = False
+    activation_checkpointing: bool = False
     device: str = "auto"
     log_steps: int = 10
     checkpoint_steps: int = 200
@@ -130,9 +133,10 @@ class RunConfig:
         seed: Of initialisation, data order, noise and dropout.
         bank_seed: Of the validation bank, shared by all trials of a study.
         threads: CPU threads; the last bits of floating point depend on it.
+        captions: What a text-conditioned model is told of each class.
     """
 
-    model: DiTConfig
+    model: ModelConfig
     data: DataConfig
     objective: DDPMConfig
     parametrization: ParametrizationConfig
@@ -143,6 +147,7 @@ class RunConfig:
     seed: int = 0
     bank_seed: int = 0
     threads: int = 1
+    captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "threads"):
@@ -154,11 +159,13 @@ class RunConfig:
             self.batch_size,
             f"a multiple of training.accumulation = {parts}",
         )
+        channels = self.model.in_channels * (2 if self.objective.learn_sigma else 1)
         _require(
-            self.model.learn_sigma == self.objective.learn_sigma,
-            "model.learn_sigma",
-            self.model.learn_sigma,
-            "the objective's learn_sigma",
+            self.model.out_channels == channels,
+            "objective.learn_sigma",
+            self.objective.learn_sigma,
+            f"one that fits the model's {self.model.out_channels} output channels for "
+            f"{self.model.in_channels} input channels",
         )
 
     def to_json(self) -> str:

@@ -6,22 +6,20 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mudit.models import DiT, DiTConfig
+from mudit.models import ModelConfig, builder, example_inputs
 
 
-def step_flops(config: DiTConfig, batch_size: int) -> float:
+def step_flops(config: ModelConfig, batch_size: int) -> float:
     """FLOPs of the forward and backward pass of one step, on the meta device.
 
     Matrix products and attention count 2 FLOPs for each multiply-add; pointwise work, the optimizer
-    and the objective do not count.
+    and the objective do not count. Text counts with the longest that the model takes.
     """
     with torch.device("meta"):
-        model = DiT(config)
-        x = torch.empty(2, config.in_channels, config.input_size, config.input_size)
-        t, labels = torch.zeros(2), torch.zeros(2, dtype=torch.long)
+        model = builder(config)(config.width)
+        inputs = example_inputs(config, batch=2)(config.width)
     with FlopCounterMode(display=False) as counter:
-        output: torch.Tensor = model(x, t, labels)
-        output.sum().backward()  # type: ignore[no-untyped-call]
+        model(*inputs).sum().backward()
     return float(counter.get_total_flops()) * batch_size / 2
 
 

@@ -20,11 +20,14 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+)
 
 from mudit.data import ImageDataset, Splits, batch_indices, flips, open_dataset
 from mudit.diffusion import DDPM, drop_labels
 from mudit.errors import DataError, EnvironmentFailure, Interrupted
-from mudit.models import builder
+from mudit.models import architecture_of, builder
 from mudit.parametrization import Plan, plan
 from mudit.records import Record, StepRecord, TimingRecord, TrialRecord, ValidationRecord, from_row
 from mudit.training.checkpoint import (
@@ -34,6 +37,7 @@ from mudit.training.checkpoint import (
     save_checkpoint,
     save_weights,
 )
+from mudit.training.conditioning import Conditioning
 from mudit.training.config import DataConfig, RunConfig, claim_folder
 from mudit.training.ema import EMA, decay_from_half_life
 from mudit.training.files import RecordFile, exclusive, write_text, write_whole
@@ -186,6 +190,7 @@ class _Run:
     plan: Plan
     model: nn.Module
     forward: Callable[..., Tensor]
+    conditioning: Conditioning
     ema: EMA
     optimizer: torch.optim.Optimizer
     base_lrs: list[float]
@@ -214,6 +219,10 @@ class _Run:
         optimizer = make_optimizer(config, chosen, model)
         chosen.guard(optimizer)
         progress = load_checkpoint(folder, model=model, ema=ema.model, optimizer=optimizer)
+        if config.training.activation_checkpointing:
+            block = architecture_of(config.model).block
+            # Names of parameters and of saved tensors stay as they are.
+            apply_activation_checkpointing(model, check_fn=lambda part: isinstance(part, block))
         board = _tensorboard(folder) if config.training.tensorboard else None
         bank = ValidationBank.draw(
             splits.validation, objective, size=config.training.bank_size, seed=config.bank_seed
@@ -228,6 +237,7 @@ class _Run:
             plan=chosen,
             model=model,
             forward=torch.compile(model) if config.training.compile else model,
+            conditioning=Conditioning.of(config.model, config.captions, model),
             ema=ema,
             optimizer=optimizer,
             base_lrs=[group["lr"] for group in optimizer.param_groups],
@@ -309,7 +319,7 @@ class _Run:
         t = self.objective.draw_t(config.batch_size, rng)
         noise = torch.randn(x0.shape, generator=rng)
         labels = drop_labels(
-            labels, config.model.null_label, config.training.label_dropout, generator=rng
+            labels, self.conditioning.null_label, config.training.label_dropout, generator=rng
         )
         parts = config.training.accumulation
         sums: list[Tensor] = []
@@ -323,9 +333,10 @@ class _Run:
         return sums
 
     def _loss(self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor) -> list[Tensor]:
+        told = self.conditioning(labels)
         with self._autocast():
             terms = self.objective.loss(
-                lambda x_t, at: self.forward(x_t, at, labels), x0, t, noise=noise
+                lambda x_t, at: self.forward(x_t, at, *told), x0, t, noise=noise
             )
         return [terms.total.mean(), *(value.mean() for value in terms.named().values())]
 
@@ -379,7 +390,11 @@ class _Run:
     def _validate(self, step: int, weights: Literal["raw", "ema"]) -> ValidationRecord:
         model = self.ema.model if weights == "ema" else self.model
         with self._autocast():
-            terms = self.bank.losses(model, self.objective, batch_size=self.config.batch_size)
+            terms = self.bank.losses(
+                lambda x_t, at, labels: model(x_t, at, *self.conditioning(labels)),
+                self.objective,
+                batch_size=self.config.batch_size,
+            )
         if self.board is not None:
             self.board.add_scalar(f"validation/{weights}", terms["denoising"], step)
         return ValidationRecord(

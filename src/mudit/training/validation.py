@@ -10,10 +10,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mudit.data import ImageDataset
-from mudit.diffusion import DDPM
+from mudit.diffusion import DDPM, LabelledNetwork
 from mudit.training.randomness import generator
 
 
@@ -60,18 +60,19 @@ class ValidationBank:
         )
 
     @torch.no_grad()
-    def losses(self, model: nn.Module, objective: DDPM, *, batch_size: int) -> dict[str, float]:
+    def losses(
+        self, network: LabelledNetwork, objective: DDPM, *, batch_size: int
+    ) -> dict[str, float]:
         """Mean of each term of the loss over the bank, summed in float64."""
         sums: dict[str, float] = {}
         for start in range(0, len(self.t), batch_size):
             part = slice(start, start + batch_size)
-            network = partial(_labelled, model, self.labels[part])
-            terms = objective.loss(network, self.x0[part], self.t[part], noise=self.noise[part])
+            at = partial(_labelled, network, self.labels[part])
+            terms = objective.loss(at, self.x0[part], self.t[part], noise=self.noise[part])
             for name, values in terms.named().items():
                 sums[name] = sums.get(name, 0.0) + values.double().sum().item()
         return {name: value / len(self.t) for name, value in sums.items()}
 
 
-def _labelled(model: nn.Module, labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    output: Tensor = model(x_t, t, labels)
-    return output
+def _labelled(network: LabelledNetwork, labels: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    return network(x_t, t, labels)

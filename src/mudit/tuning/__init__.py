@@ -1,6 +1,7 @@
 """Search on a proxy and transfer to a target (Algorithm 4)."""
 
 from mudit.tuning.config import (
+    DEFAULT_ARCHITECTURE,
     ModelConfig,
     SamplingConfig,
     SearchConfig,
@@ -21,6 +22,7 @@ from mudit.tuning.summary import write_study_report
 from mudit.tuning.transfer import Listener, Preview, preview, train_target, transfer
 
 __all__ = [
+    "DEFAULT_ARCHITECTURE",
     "Branch",
     "CoordinateCheck",
     "FailedSearch",

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mudit.data import open_dataset
+from mudit.data import class_captions, open_dataset
 from mudit.diffusion import DDPM, DDPMConfig
-from mudit.models import DiTConfig, builder
+from mudit.models import ModelConfig, builder, config_for
 from mudit.program import Build
+from mudit.training import Conditioning
 from mudit.tuning.measurement import Loss
 
+_CAPTIONS = 10  # classes of a text-conditioned model on noise
 _Draw: TypeAlias = Callable[[torch.Generator], tuple[Tensor, Tensor]]
 
 
@@ -33,21 +35,26 @@ class CheckTask:
 
 
 def digits_task(
+    architecture: str = "dit",
     *,
     depth: int = 1,
     head_dim: int = 8,
     patch_size: int = 4,
-    init: Literal["dit", "dit_mup"] = "dit_mup",
+    init: str | None = None,
     batch_size: int = 16,
 ) -> CheckTask:
-    """A small DiT that denoises scikit-learn's digits.
+    """A small model that denoises scikit-learn's digits.
 
     Few tokens and a small batch: the rank of a gradient is at most tokens times images, and where
     that is above the width, slopes are bent by it.
     """
     dataset = open_dataset("digits").train
     images, labels = dataset.batch(np.arange(dataset.num_samples))
-    config = DiTConfig(
+    captions = class_captions(dataset.class_names)
+    config = config_for(
+        architecture,
+        init=init,
+        learn_sigma=False,
         depth=depth,
         num_heads=4,
         head_dim=head_dim,
@@ -55,37 +62,40 @@ def digits_task(
         input_size=dataset.size,
         in_channels=dataset.channels,
         num_classes=dataset.num_classes,
-        learn_sigma=False,
-        init=init,
+        caption_dim=32,
+        caption_tokens=1 + max(len(caption.encode()) for caption in captions),
     )
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(labels), (batch_size,), generator=generator)
         return images[chosen], labels[chosen]
 
-    return CheckTask(build=builder(config), loss=_ddpm_loss(config, draw))
+    return CheckTask(build=builder(config), loss=_ddpm_loss(config, captions, draw))
 
 
-def noise_task(config: DiTConfig, *, batch_size: int = 16) -> CheckTask:
-    """Any DiT, on images of normal noise with random labels: its own data are not needed."""
+def noise_task(config: ModelConfig, *, batch_size: int = 16) -> CheckTask:
+    """Any of the architectures, on normal noise with random labels: its own data are not needed."""
+    num_classes: int = getattr(config, "num_classes", None) or _CAPTIONS
+    captions = class_captions([str(number) for number in range(num_classes)])
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         size = (batch_size, config.in_channels, config.input_size, config.input_size)
         images = torch.randn(size, generator=generator)
-        labels = torch.randint(config.num_classes, (batch_size,), generator=generator)
+        labels = torch.randint(num_classes, (batch_size,), generator=generator)
         return images, labels
 
-    return CheckTask(build=builder(config), loss=_ddpm_loss(config, draw))
+    return CheckTask(build=builder(config), loss=_ddpm_loss(config, captions, draw))
 
 
-def _ddpm_loss(config: DiTConfig, draw: _Draw) -> Loss:
-    ddpm = DDPM(DDPMConfig(learn_sigma=config.learn_sigma))
+def _ddpm_loss(config: ModelConfig, captions: tuple[str, ...], draw: _Draw) -> Loss:
+    ddpm = DDPM(DDPMConfig(learn_sigma=config.out_channels > config.in_channels))
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
         images, labels = draw(generator)
         t = ddpm.draw_t(len(images), generator)
         noise = torch.randn(images.shape, generator=generator)
-        terms = ddpm.loss(lambda x, t: model(x, t, labels), images, t, noise=noise)
+        told = Conditioning.of(config, captions, model)(labels)
+        terms = ddpm.loss(lambda x, t: model(x, t, *told), images, t, noise=noise)
         return terms.total.mean()
 
     return loss

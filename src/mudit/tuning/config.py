@@ -9,10 +9,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from mudit.data import Splits, batch_indices
+from mudit.data import Splits, batch_indices, class_captions
 from mudit.diffusion import DDPMConfig, GuidedChannels
 from mudit.errors import UsageError
-from mudit.models import DiTConfig, scale_to_width
+from mudit.models import ModelConfig as CompleteModelConfig
+from mudit.models import config_for, is_text_conditioned, scale_to_width
 from mudit.parametrization import Parametrization
 from mudit.training import (
     DataConfig,
@@ -24,7 +25,8 @@ from mudit.training import (
 )
 from mudit.tuning.space import Point, grid_points, parse_space, random_points
 
-Init: TypeAlias = Literal["dit", "dit_mup"]
+Architecture: TypeAlias = Literal["dit", "uvit", "pixart", "mmdit"]
+DEFAULT_ARCHITECTURE: Architecture = "dit"
 
 # Where a study lives and how many processes work on it do not change its results.
 _NOT_CLAIMED = ("folder", "workers")
@@ -32,21 +34,27 @@ _NOT_CLAIMED = ("folder", "workers")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The DiT, apart from its width and from what the data decide.
+    """The model, apart from its width and from what the data decide.
 
     Attributes:
+        architecture: `dit`, `uvit`, `pixart` or `mmdit`; the last two are told captions made from
+            the classes' names. `uvit` and `mmdit` predict no variance: objective.learn_sigma false.
         depth: Number of blocks.
         head_dim: Channels of a head; heads scale with width.
         patch_size: Side of a patch, in pixels.
         mlp_ratio: Hidden over outer width of the MLP.
-        init: `dit_mup` (the paper's code) or `dit` (the original); apart from the parametrization.
+        init: The initialisation, apart from the parametrization: `ARCHITECTURE_mup` (for μP, as
+            the paper's code does; default) or `ARCHITECTURE` (the original).
+        caption_dim: Size of a token of text.
     """
 
+    architecture: Architecture = DEFAULT_ARCHITECTURE
     depth: int = 4
     head_dim: int = 16
     patch_size: int = 2
     mlp_ratio: float = 4.0
-    init: Init = "dit_mup"
+    init: str | None = None
+    caption_dim: int = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +122,7 @@ class StudyConfig:
     Attributes:
         folder: Where the study lives; the same command resumes it.
         data: Which images.
-        model: The DiT, apart from its width.
+        model: The model, apart from its width.
         objective: The diffusion objective.
         parametrization: How base HPs become a run's own.
         proxy: The small task that is searched.
@@ -147,7 +155,7 @@ class StudyConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     control: Literal["none", "sp"] = "none"
-    control_init: Init | None = None
+    control_init: str | None = None
     seed: int = 0
     workers: int = 2
     threads: int = 2
@@ -195,14 +203,20 @@ def resolved(config: StudyConfig, splits: Splits) -> StudyConfig:
     return dataclasses.replace(config, data=data)
 
 
-def model_config(config: StudyConfig, splits: Splits, width: int) -> DiTConfig:
-    """The complete model at a width.
+def model_config(
+    config: StudyConfig, splits: Splits, width: int, *, init: str | None
+) -> CompleteModelConfig:
+    """The complete model at a width, with an initialisation; None: the one for μP.
 
     Raises:
         UsageError: The width is no multiple of head_dim, or the image of the patch.
     """
     dataset, model = splits.train, config.model
-    sizes = DiTConfig(
+    captions = class_captions(dataset.class_names)
+    sizes: CompleteModelConfig = config_for(
+        model.architecture,
+        init=init,
+        learn_sigma=config.objective.learn_sigma,
         depth=model.depth,
         num_heads=4,
         head_dim=model.head_dim,
@@ -211,8 +225,8 @@ def model_config(config: StudyConfig, splits: Splits, width: int) -> DiTConfig:
         input_size=dataset.size,
         in_channels=dataset.channels,
         num_classes=dataset.num_classes,
-        learn_sigma=config.objective.learn_sigma,
-        init=model.init,
+        caption_dim=model.caption_dim,
+        caption_tokens=1 + max(len(caption.encode()) for caption in captions),  # an end mark
     )
     return scale_to_width(sizes, width)
 
@@ -240,9 +254,10 @@ def run_config(
         UsageError: The model cannot have that width, or there are fewer images than in a batch.
     """
     batch_indices(splits.train.num_samples, task.batch_size, config.seed, 0)
-    model = model_config(config, splits, task.width)
+    init = config.model.init
     if parametrization == "sp" and config.control_init is not None:
-        model = dataclasses.replace(model, init=config.control_init)
+        init = config.control_init
+    model = model_config(config, splits, task.width, init=init)
     return RunConfig(
         model=model,
         data=config.data,
@@ -257,4 +272,5 @@ def run_config(
         seed=config.seed,
         bank_seed=config.seed,
         threads=threads,
+        captions=class_captions(splits.train.class_names) if is_text_conditioned(model) else (),
     )

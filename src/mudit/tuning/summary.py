@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mudit.analysis import StepsToMatch, smooth, steps_to_match
 from mudit.data import ImageDataset, Splits
 from mudit.evaluation import as_images, fit_classifier
+from mudit.models import ARCHITECTURES
 from mudit.parametrization import Plan, PlanRow, load_plan
 from mudit.records import StepRecord, TrialRecord, ValidationRecord, read_records
 from mudit.report import (
@@ -95,7 +96,7 @@ def study_contents(
         versions=_versions(),
         seed=config.seed,
         data=_data_facts(splits),
-        model="DiT",
+        model=ARCHITECTURES[config.model.architecture].model.__name__,
         optimizer=config.parametrization.optimizer,
         base_width=config.parametrization.base_width,
         proxy=_size(config.proxy, main.trials[0]),

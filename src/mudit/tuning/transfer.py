@@ -25,7 +25,6 @@ from mudit.data import Splits
 from mudit.diffusion import DDPM
 from mudit.errors import UsageError
 from mudit.evaluation import as_images, generate
-from mudit.models import DiT
 from mudit.parametrization import Parametrization, Plan
 from mudit.records import TrialRecord
 from mudit.training import (
@@ -33,10 +32,9 @@ from mudit.training import (
     claim_folder,
     exclusive,
     generator,
-    load_weights,
+    load_trained,
     make_plan,
     open_splits,
-    read_config,
     resolve_device,
     step_flops,
     train,
@@ -233,15 +231,13 @@ def draw_samples(config: StudyConfig, splits: Splits, parametrization: Parametri
         return
     options = config.sampling
     torch.set_num_threads(config.threads)
-    run = read_config(RunConfig, folder / f"target_{parametrization}" / "config.json")
-    model = DiT(run.model)
-    load_weights(model, folder / f"target_{parametrization}" / "ema.safetensors")
-    model.to(resolve_device(config.training.device))
+    trained = load_trained(folder / f"target_{parametrization}", device=config.training.device)
     classes = min(splits.train.num_classes, options.classes)
     labels = torch.arange(classes).repeat_interleave(options.per_class)
     x = generate(
-        model.eval(),
-        DDPM(run.objective),
+        trained.model,
+        trained.conditioning,
+        DDPM(trained.config.objective),
         labels,
         generator=generator(config.seed, "sample"),
         steps=options.steps,

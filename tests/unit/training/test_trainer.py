@@ -75,21 +75,18 @@ train(read_config(RunConfig, Path(sys.argv[1])), Path(sys.argv[2]))
 def test_a_trained_model_draws_the_digits_that_it_is_asked_for(tmp_path) -> None:
     """The default proxy at its best lr: a classifier of real digits finds ≥ 80 % of 200 samples."""
     from mudit.evaluation import fit_classifier, generate
-    from mudit.models import DiT
-    from mudit.training import generator, load_weights
+    from mudit.training import generator, load_trained
 
     study = StudyConfig()
     splits = open_splits(study.data)
     hps = dataclasses.replace(study.hps, lr=2**-7)
     run = run_config(resolved(study, splits), splits, study.proxy, hps=hps)
     train(run, tmp_path / "run")
-    model = DiT(run.model)
-    load_weights(model, tmp_path / "run" / "ema.safetensors")
+    _, model, conditioning = load_trained(tmp_path / "run")
     labels = torch.arange(10).repeat_interleave(20)
     options = {"steps": 50, "cfg_scale": study.sampling.cfg_scale}
-    x = generate(
-        model.eval(), DDPM(run.objective), labels, generator=generator(0, "sample"), **options
-    )
+    noise = generator(0, "sample")
+    x = generate(model, conditioning, DDPM(run.objective), labels, generator=noise, **options)
     classifier = fit_classifier(splits.train, splits.validation)
     assert classifier.held_out_accuracy >= 0.97
     assert classifier.agreement(x, labels) >= 0.8

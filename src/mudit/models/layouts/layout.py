@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -131,13 +131,16 @@ class Exchange(NamedTuple):
 
     Attributes:
         layout: The tensors.
-        config: From our config to their `config.json`, `_class_name` included.
-        read: From their `config.json` to our config. Raises `UsageError` for what ours cannot be.
+        config: From our config to their `config.json`, `_class_name` included; None: their
+            checkpoints hold no config.
+        read: From their `config.json` to our config; raises `UsageError` for what ours cannot be.
+        class_name: Their `_class_name`.
     """
 
     layout: Layout
-    config: Any
-    read: Any
+    config: Callable[[Any], dict[str, Any]] | None = None
+    read: Callable[[Mapping[str, Any]], Any] | None = None
+    class_name: str | None = None
 
 
 def _on_meta(state: State) -> dict[str, Tensor]:

@@ -1,0 +1,73 @@
+"""From a sample's class to what a model is told of it: the class itself, or a text about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from mudit.data import encode_captions
+from mudit.errors import UsageError
+from mudit.models import ModelConfig, is_text_conditioned
+
+Condition: TypeAlias = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioning:
+    """Turns classes, the null one included, into the arguments that follow x and t in `forward`.
+
+    Attributes:
+        num_classes: Classes, without the null one.
+        tables: For a text-conditioned model, what it is told of each class: one row for each, the
+            last for "nothing said". Empty where the model takes the class itself.
+    """
+
+    num_classes: int
+    tables: Condition = ()
+
+    @classmethod
+    def of(cls, config: ModelConfig, captions: tuple[str, ...], model: nn.Module) -> Conditioning:
+        """Returns the conditioning of `model`.
+
+        Args:
+            config: The model's.
+            captions: For a text-conditioned model, one for each class.
+            model: A model may hold a text of its own that stands for "nothing said".
+
+        Raises:
+            UsageError: A text-conditioned model has no captions, or one is too long.
+        """
+        if not is_text_conditioned(config):
+            return cls(num_classes=getattr(config, "num_classes"))  # noqa: B009
+        if not captions:
+            raise UsageError(
+                f"{type(model).__name__} is conditioned on text, but the run's config has no "
+                "captions; give one for each class."
+            )
+        length: int = getattr(config, "caption_tokens")  # noqa: B009
+        dim: int = getattr(config, "caption_dim")  # noqa: B009
+        pooled_dim: int | None = getattr(config, "pooled_dim", None)
+        text, mask, pooled = encode_captions(
+            [*captions, ""], length=length, dim=dim, pooled_dim=pooled_dim or dim
+        )
+        null_text = getattr(model, "null_text", None)
+        if null_text is not None:
+            text[-1], mask[-1] = null_text()[0].cpu(), True
+        device = next(model.parameters()).device
+        tables = [text, mask]
+        if pooled_dim is not None:
+            tables.append(pooled)
+        return cls(num_classes=len(captions), tables=tuple(part.to(device) for part in tables))
+
+    @property
+    def null_label(self) -> int:
+        """The class that stands for "nothing said"."""
+        return self.num_classes
+
+    def __call__(self, labels: Tensor) -> Condition:
+        """Returns what the model is told of classes `labels` (B,), on their device."""
+        if not self.tables:
+            return (labels,)
+        return tuple(table[labels] for table in self.tables)
