@@ -149,8 +149,8 @@ GOLDEN: Mapping[str, Mapping[str, Golden]] = {
 GOLDEN = {
     **GOLDEN,
     "pixart_mup": {
+        **GOLDEN["pixart"],
         "x_embedder.proj.weight": inputs(lambda n: xavier(PIXELS, n * PATCH**2)),
         "*scale_shift_table": inputs(0.02),
-        **GOLDEN["pixart"],
     },
 }

@@ -135,6 +135,7 @@ def _task_and_plan(options: Namespace) -> tuple[CheckTask, Plan]:
         optimizer=options.optimizer,
         wd=options.wd,
         eps_rule=options.eps_rule,
+        inputs=task.inputs,
         certificate=certificate,
     )
     return task, made

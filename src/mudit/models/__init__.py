@@ -14,6 +14,8 @@ from mudit.models.architectures import (
 )
 from mudit.models.dit import DiT, DiTConfig
 from mudit.models.mmdit import MMDiT, MMDiTConfig
+from mudit.models.pixart import PixArt, PixArtConfig
+from mudit.models.uvit import UViT, UViTConfig
 
 __all__ = [
     "ARCHITECTURES",
@@ -23,6 +25,10 @@ __all__ = [
     "MMDiT",
     "MMDiTConfig",
     "ModelConfig",
+    "PixArt",
+    "PixArtConfig",
+    "UViT",
+    "UViTConfig",
     "architecture_of",
     "builder",
     "config_for",

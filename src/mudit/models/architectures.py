@@ -15,11 +15,13 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from torch import Tensor, nn
 
 from mudit.errors import UsageError
-from mudit.models import dit, mmdit
+from mudit.models import dit, mmdit, pixart, uvit
 from mudit.models.dit import DiT, DiTConfig
 from mudit.models.mmdit import MMDiT, MMDiTConfig
+from mudit.models.pixart import PixArt, PixArtConfig
+from mudit.models.uvit import UViT, UViTConfig
 
-ModelConfig: TypeAlias = DiTConfig | MMDiTConfig
+ModelConfig: TypeAlias = DiTConfig | UViTConfig | PixArtConfig | MMDiTConfig
 AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
 
 
@@ -45,6 +47,10 @@ class Architecture(NamedTuple):
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "dit": Architecture(DiT, DiTConfig, dit.DiTBlock, dit.PRESETS, dit.example_inputs),
+        "uvit": Architecture(UViT, UViTConfig, uvit.UViTBlock, uvit.PRESETS, uvit.example_inputs),
+        "pixart": Architecture(
+            PixArt, PixArtConfig, pixart.PixArtBlock, pixart.PRESETS, pixart.example_inputs
+        ),
         "mmdit": Architecture(
             MMDiT, MMDiTConfig, mmdit.JointBlock, mmdit.PRESETS, mmdit.example_inputs
         ),
@@ -105,7 +111,8 @@ def config_for(architecture: str, *, init: str | None, learn_sigma: bool, **size
         init: The initialisation; None: the one that is meant for μP.
         learn_sigma: Whether it predicts a variance beside the noise.
         sizes: Fields of `TransformerConfig`, `num_classes`, `caption_dim` and `caption_tokens`;
-            those that the architecture does not have are left out.
+            those that the architecture does not have are left out. One that takes a class or a
+            text takes the class.
 
     Raises:
         UsageError: There is no such architecture, it predicts no variance, or the result is not
@@ -123,6 +130,8 @@ def config_for(architecture: str, *, init: str | None, learn_sigma: bool, **size
             f"{architecture} predicts no variance; set objective.learn_sigma to false "
             f"(--model {architecture} on the command line does)."
         )
+    if "num_classes" in fields:
+        fields -= {"caption_dim", "caption_tokens"}
     # Of a model for one size of image and one encoder: no larger grid, one size of text features.
     derived = {
         "pooled_dim": sizes["caption_dim"],

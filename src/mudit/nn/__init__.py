@@ -1,6 +1,7 @@
 """Blocks that the architectures share."""
 
 from mudit.nn.attention import Attention
+from mudit.nn.cross_attention import CrossAttention
 from mudit.nn.embeddings import (
     LabelEmbedder,
     PatchEmbed,
@@ -30,6 +31,7 @@ __all__ = [
     "MLP",
     "AdaLN",
     "Attention",
+    "CrossAttention",
     "FinalLayer",
     "Initialiser",
     "LabelEmbedder",

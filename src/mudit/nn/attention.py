@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,23 +15,31 @@ class Attention(nn.Module):
     Args:
         width: Size of a token.
         num_heads: Heads; must divide `width`.
+        qkv_bias: Biases of queries, keys and values.
     """
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, *, qkv_bias: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = width // num_heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens width"]
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        mask: Bool[Tensor, "batch 1 1 tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """Returns the mixed tokens."""
+        """Returns the mixed tokens.
+
+        Args:
+            x: Tokens.
+            mask: Which of them are attended to; None for all.
+        """
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
         # Unbound before they are transposed, so that backward joins the gradients without a copy.
         query, key, value = (z.transpose(1, 2) for z in qkv.unbind(2))  # (B, H, N, D) each
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))  # (B, N, W)
         return out

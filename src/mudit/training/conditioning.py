@@ -21,11 +21,12 @@ class Conditioning:
     Attributes:
         num_classes: Classes, without the null one.
         tables: For a text-conditioned model, what it is told of each class: one row for each, the
-            last for "nothing said". Empty where the model takes the class itself.
+            last for "nothing said". Empty where the model is told nothing; None where it takes the
+            class itself.
     """
 
     num_classes: int
-    tables: Condition = ()
+    tables: Condition | None
 
     @classmethod
     def of(cls, config: ModelConfig, captions: tuple[str, ...], model: nn.Module) -> Conditioning:
@@ -40,7 +41,8 @@ class Conditioning:
             UsageError: A text-conditioned model has no captions, or one is too long.
         """
         if not is_text_conditioned(config):
-            return cls(num_classes=getattr(config, "num_classes"))  # noqa: B009
+            num_classes: int | None = getattr(config, "num_classes", None)
+            return cls(num_classes=num_classes or 0, tables=() if num_classes is None else None)
         if not captions:
             raise UsageError(
                 f"{type(model).__name__} is conditioned on text, but the run's config has no "
@@ -68,6 +70,6 @@ class Conditioning:
 
     def __call__(self, labels: Tensor) -> Condition:
         """Returns what the model is told of classes `labels` (B,), on their device."""
-        if not self.tables:
+        if self.tables is None:
             return (labels,)
         return tuple(table[labels] for table in self.tables)

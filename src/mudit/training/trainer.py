@@ -27,7 +27,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 from mudit.data import ImageDataset, Splits, batch_indices, flips, open_dataset
 from mudit.diffusion import DDPM, drop_labels
 from mudit.errors import DataError, EnvironmentFailure, Interrupted
-from mudit.models import architecture_of, builder
+from mudit.models import architecture_of, builder, example_inputs
 from mudit.parametrization import Plan, plan
 from mudit.records import Record, StepRecord, TimingRecord, TrialRecord, ValidationRecord, from_row
 from mudit.training.checkpoint import (
@@ -157,6 +157,7 @@ def make_plan(config: RunConfig) -> Plan:
         builder(config.model),
         width=config.model.width,
         base_width=chosen.base_width,
+        inputs=example_inputs(config.model),
         parametrization=chosen.parametrization,
         optimizer=chosen.optimizer,
         wd=chosen.wd,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mudit.data import class_captions, open_dataset
 from mudit.diffusion import DDPM, DDPMConfig
-from mudit.models import ModelConfig, builder, config_for
-from mudit.program import Build
+from mudit.models import ModelConfig, builder, config_for, example_inputs
+from mudit.program import Build, Inputs
 from mudit.training import Conditioning
 from mudit.tuning.measurement import Loss
 
@@ -28,10 +28,12 @@ class CheckTask:
     Attributes:
         build: Makes the model at a width.
         loss: Of the model, on a batch that it draws from the generator.
+        inputs: Example inputs, from which roles are measured; None if there are none.
     """
 
     build: Build
     loss: Loss
+    inputs: Inputs | None = None
 
 
 def digits_task(
@@ -70,7 +72,11 @@ def digits_task(
         chosen = torch.randint(len(labels), (batch_size,), generator=generator)
         return images[chosen], labels[chosen]
 
-    return CheckTask(build=builder(config), loss=_ddpm_loss(config, captions, draw))
+    return CheckTask(
+        build=builder(config),
+        loss=_ddpm_loss(config, captions, draw),
+        inputs=example_inputs(config),
+    )
 
 
 def noise_task(config: ModelConfig, *, batch_size: int = 16) -> CheckTask:
@@ -84,7 +90,11 @@ def noise_task(config: ModelConfig, *, batch_size: int = 16) -> CheckTask:
         labels = torch.randint(num_classes, (batch_size,), generator=generator)
         return images, labels
 
-    return CheckTask(build=builder(config), loss=_ddpm_loss(config, captions, draw))
+    return CheckTask(
+        build=builder(config),
+        loss=_ddpm_loss(config, captions, draw),
+        inputs=example_inputs(config),
+    )
 
 
 def _ddpm_loss(config: ModelConfig, captions: tuple[str, ...], draw: _Draw) -> Loss:

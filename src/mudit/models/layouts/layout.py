@@ -134,13 +134,13 @@ class Exchange(NamedTuple):
         config: From our config to their `config.json`, `_class_name` included; None: their
             checkpoints hold no config.
         read: From their `config.json` to our config; raises `UsageError` for what ours cannot be.
-        class_name: Their `_class_name`.
+        class_names: Their `_class_name`, today's and older ones.
     """
 
     layout: Layout
     config: Callable[[Any], dict[str, Any]] | None = None
     read: Callable[[Mapping[str, Any]], Any] | None = None
-    class_name: str | None = None
+    class_names: tuple[str, ...] = ()
 
 
 def _on_meta(state: State) -> dict[str, Tensor]:

@@ -183,6 +183,6 @@ def _refusal(key: str, value: object, expected: str) -> UsageError:
 EXCHANGES: Mapping[str, Exchange] = MappingProxyType(
     {
         "original": Exchange(_Original()),
-        "diffusers": Exchange(_Diffusers(_ROWS), _write, _read, _CLASS),
+        "diffusers": Exchange(_Diffusers(_ROWS), _write, _read, (_CLASS,)),
     }
 )
