@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from mudit.errors import UsageError
-from mudit.models import PRESETS, DiT, DiTConfig, builder, preset, scale_to_width
+from mudit.models import DiT, DiTConfig, builder, preset, scale_to_width
+from mudit.models.dit import PRESETS
 
 TINY = DiTConfig(
     depth=2, num_heads=2, head_dim=8, patch_size=2, input_size=8, in_channels=3, num_classes=10

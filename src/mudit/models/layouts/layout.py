@@ -106,23 +106,27 @@ class Layout:
                 + "\nChange the config, or name the layout that the file has."
             )
         ours: dict[str, Tensor] = {}
+        unequal: list[str] = []
         for name in expected:
             copies, order = self.place(name, depth)
             for names in copies[:1]:
-                tensor = (
-                    torch.cat([theirs[n] for n in names]) if len(names) > 1 else theirs[names[0]]
-                )
+                parts = [theirs[piece] for piece in names]
+                tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
                 if order:
                     pieces = tensor.chunk(len(order))
                     tensor = torch.cat([pieces[order.index(i)] for i in range(len(order))])
                 ours[name] = tensor
-            for names in copies[1:]:
-                for first, other in zip(copies[0], names, strict=True):
-                    if not torch.equal(theirs[first], theirs[other]):
-                        raise UsageError(
-                            f"The checkpoint holds different values in {first} and {other}, which "
-                            f"are one tensor here ({name}); it cannot be imported."
-                        )
+            unequal += [
+                f"{first} and {other} differ, and are one tensor here, {name}"
+                for names in copies[1:]
+                for first, other in zip(copies[0], names, strict=True)
+                if not torch.equal(theirs[first], theirs[other])
+            ]
+        if unequal:
+            raise UsageError(
+                "The checkpoint cannot be imported:\n"
+                + "\n".join(f"  {problem}" for problem in unequal)
+            )
         return ours
 
 
