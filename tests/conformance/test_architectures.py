@@ -147,6 +147,125 @@ def test_roles_from_layers_alone_are_the_same_or_refused(name: str) -> None:
         assert {d.field for d in plan_of(name).diff(layered)} <= {"reason"}
 
 
+# The certificate ----------------------------------------------------------------------------------
+
+# [muDiT] Appendix C, transcribed: C.1 has what the others share, C.2 to C.4 what is new in each.
+# O OuterNonlin, M MatMul, A Avg. Independent statements stand in the order in which the code
+# computes them; scalar steps (Lemma B.1: masks, timesteps, U-ViT's convolution) are left out.
+NORM = "A O A O"
+TIME = "O O M"  # C.1: two entrywise steps, then W⁽²⁾
+MLP = "M O M"
+ATTENTION = "M M M O M"  # key, query, value, attention, output projection
+SIX = "O M M M M M M"  # SiLU, then gates, shifts and scales
+MODULATE = GATE = RESIDUAL = "O"
+READOUT = "O A"
+OF_DIT = f"{SIX} {NORM} {MODULATE} {ATTENTION} {GATE} {NORM} {MODULATE} {MLP} {GATE}"
+# C.2: tables are added to the shared modulation; cross-attention, which is neither normalised
+# before nor gated after.
+OF_PIXART = (
+    f"O {NORM} {MODULATE} {ATTENTION} {GATE} {ATTENTION} {RESIDUAL} {NORM} {MODULATE} {MLP} {GATE}"
+)
+# C.3: W = [Wᵐ, Wˢ] of the long skip.
+OF_UVIT = f"{NORM} {ATTENTION} {RESIDUAL} {NORM} {MLP} {RESIDUAL}"
+SKIP = "M M O"
+# C.4: two streams; queries and keys of each are normalised (fixed head size: entrywise).
+ENTER = f"{NORM} {SIX}"
+PROJECT = f"{MODULATE} M M M O"
+LEAVE = f"M {GATE} {NORM} {MODULATE} {MLP} {GATE}"
+OF_MMDIT = f"{ENTER} {ENTER} {PROJECT} {PROJECT} O {LEAVE} {LEAVE}"
+# In the last block the text has shift and scale alone, and ends.
+LAST_OF_MMDIT = f"{NORM} O M M {ENTER} {PROJECT} {PROJECT} O {LEAVE}"
+PROGRAMS = {
+    "dit": {
+        "t_embedder": TIME,
+        "y_embedder": "O",
+        "x_embedder": "O",
+        "blocks.0": OF_DIT,
+        "blocks.1": OF_DIT,
+        "final_layer": f"O M M {NORM} {MODULATE} {READOUT}",
+    },
+    "uvit": {
+        "sinusoids": "O",
+        "label_emb": "O",
+        "patch_embed": "O",
+        "in_blocks.0": OF_UVIT,
+        "mid_block": OF_UVIT,
+        "out_blocks.0": f"{SKIP} {OF_UVIT}",
+        "norm": NORM,
+        "decoder_pred": READOUT,
+    },
+    "pixart": {
+        "t_embedder": TIME,
+        "t_block": SIX,
+        "y_embedder": "O O M",
+        "x_embedder": "O",
+        "blocks.0": OF_PIXART,
+        "blocks.1": OF_PIXART,
+        "final_layer": f"O {NORM} {MODULATE} {READOUT}",
+    },
+    "mmdit": {
+        "t_embedder": TIME,
+        "y_embedder": "O O M",
+        "context_embedder": "O",
+        "x_embedder": "O",
+        "joint_blocks.0": OF_MMDIT,
+        "joint_blocks.1": LAST_OF_MMDIT,
+        "final_layer": f"O M M {NORM} {MODULATE} {READOUT}",
+    },
+}
+
+
+def fused(operators: str | list[str]) -> list[str]:
+    """Without scalar steps, and adjacent OuterNonlin as one."""
+    letters = operators.split() if isinstance(operators, str) else operators
+    found: list[str] = []
+    for letter, group in itertools.groupby(x for x in letters if x != "S"):
+        found.extend(["O"] if letter == "O" else group)
+    return found
+
+
+def sections_of(build: Any, inputs: Any) -> dict[str, list[str]]:
+    certificate = mudit.certify(build, inputs, (16, 24, 40))
+    assert certificate.verdict == "PASS"
+    sections: dict[str, list[str]] = {}
+    for row in certificate.canonical:
+        name = "t_block" if row.section.startswith("t_block") else row.section
+        sections.setdefault(name, []).append(row.operator[0])
+    return {name: fused(letters) for name, letters in sections.items()}
+
+
+@EVERY
+def test_program_is_that_of_appendix_c(name: str) -> None:
+    config = tiny(name)
+    sections = sections_of(builder(config), example_inputs(config))
+    expected = {key: fused(letters) for key, letters in PROGRAMS[name].items()}
+    # Between modules: sums of embeddings and positions, joining of tokens.
+    assert set(sections.pop("")) == {"O"}
+    assert sections.pop("final_layer") == [] if name == "uvit" else True
+    assert sections == expected
+
+
+def test_a_missing_skip_and_a_missing_norm_show_in_the_program() -> None:
+    config = tiny("uvit")
+
+    def without_skip(width: int) -> Any:
+        model = builder(config)(width)
+        model.out_blocks[0].skip_linear = None
+        return model
+
+    assert sections_of(without_skip, example_inputs(config))["out_blocks.0"] == fused(OF_UVIT)
+    config = tiny("pixart")
+
+    def without_norm(width: int) -> Any:
+        model = builder(config)(width)
+        model.blocks[1].norm1 = torch.nn.Identity()
+        return model
+
+    sections = sections_of(without_norm, example_inputs(config))
+    assert sections["blocks.0"].count("A") == 4
+    assert sections["blocks.1"].count("A") == 2
+
+
 # The forward pass ---------------------------------------------------------------------------------
 
 

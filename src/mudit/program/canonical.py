@@ -71,6 +71,7 @@ class _Pieces:
     def __init__(self, reading: Reading) -> None:
         self._ops = reading.trace.ops
         self._facts = reading.facts
+        self._sizes = reading.trace.sizes
         self._structure = {step.op for step in reading.steps if step.what == "structure"}
         self._readers: dict[int, list[int]] = {}
         live = {step.op for step in reading.steps}
@@ -81,17 +82,36 @@ class _Pieces:
 
     def of(self, index: int) -> int:
         todo = list(self._ops[index].outputs)
+        shifted: set[int] = set()  # to whose pieces a table of vectors was added first
         while todo:
             value = todo.pop()
             readers = self._readers.get(value, [])
             for reader in readers:
-                if reader not in self._structure or self._facts[value].product is None:
-                    continue
                 op = self._ops[reader]
-                if op.name in self._CUTS:
+                if self._adds_weight(reader, value):
+                    shifted.update(op.outputs)
+                elif not (
+                    reader in self._structure and (self._is_product(value) or value in shifted)
+                ):
+                    continue
+                elif op.name in self._CUTS:
                     return len(op.outputs)
+                elif value in shifted:
+                    shifted.update(op.outputs)
                 todo.extend(op.outputs)
             slices = [r for r in readers if self._ops[r].name in ("select", "slice")]
             if len(slices) > 1:
                 return len(slices)
         return 1
+
+    def _is_product(self, value: int) -> bool:
+        return self._facts[value].product is not None
+
+    def _adds_weight(self, reader: int, value: int) -> bool:
+        """Whether a table of vectors is added to pieces that the value already has."""
+        op = self._ops[reader]
+        if op.name != "add" or len(op.inputs) != 2 or not self._is_product(value):
+            return False
+        other = next(o for o in op.inputs if o != value or op.inputs[0] == op.inputs[1])
+        grown = self._sizes[op.outputs[0]] != self._sizes[value]  # the pieces are the table's
+        return self._facts[other].weight is not None and not grown
