@@ -136,6 +136,18 @@ def test_the_golden_table_is_what_is_drawn(name: str, init: str) -> None:
 
 
 @EVERY
+def test_the_readout_can_be_zeroed_alone(name: str) -> None:
+    """Of the original initialisations, U-ViT's leaves it random, before a convolution."""
+    config = tiny(name, init=name)
+    build, inputs = builder(config), example_inputs(config)
+    plan = mudit.plan(build, width=WIDE, base_width=BASE, inputs=inputs, zero_readout=True)
+    plain = plan_of(name, name)
+    changed = {row.name for row in plan.rows if row.init_rms != plain[row.name].init_rms}
+    assert changed == ({"decoder_pred.weight"} if name == "uvit" else set())
+    assert [row.init_rms for row in plan.rows if row.role == "output"] == [0.0]
+
+
+@EVERY
 def test_roles_from_layers_alone_are_the_same_or_refused(name: str) -> None:
     """Raw tables that grow in one dimension could be readouts, too: these need inputs."""
     build = builder(tiny(name))
@@ -534,32 +546,44 @@ def test_flops_are_three_times_those_of_the_forward_pass(name: str) -> None:
 # Theory -------------------------------------------------------------------------------------------
 
 
+# Depth, images, steps and seeds at which the intervals are narrow enough. U-ViT has six tokens
+# where DiT has four, and the rank of a gradient, tokens times images, is to be of the order of the
+# least width.
+CHECKS = {
+    "dit": (1, 16, 8, 16),
+    "uvit": (2, 8, 4, 28),
+    "pixart": (1, 16, 8, 16),
+    "mmdit": (1, 16, 8, 28),
+}
+
+
 @pytest.mark.slow
 @EVERY
 def test_coordinate_check_passes_under_mup_and_fails_under_sp(name: str) -> None:
-    task = digits_task(name, depth=2)
-    widths = (32, 64, 128, 256)
-    verdicts = {}
-    for parametrization in ("mup", "sp"):
+    depth, images, steps, seeds = CHECKS[name]
+    task = digits_task(name, depth=depth, batch_size=images)
+    found = {}
+    for parametrization, count in (("mup", seeds), ("sp", 4)):
         plan = mudit.plan(
             task.build,
             width=256,
             base_width=32,
             inputs=task.inputs,
             parametrization=parametrization,
-            zero_readout=True,
         )
-        check = coordinate_check(
+        found[parametrization] = coordinate_check(
             task.build,
             task.loss,
             plan=plan,
-            widths=widths,
-            seeds=16 if parametrization == "mup" else 6,
+            widths=(32, 64, 128, 256),
+            steps=steps,
+            seeds=count,
+            eps=task.eps,
+            unused=task.unused,
             control=parametrization == "mup",
         )
-        verdicts[parametrization] = (check.verdict, [f.message for f in check.findings])
-    assert verdicts["mup"][0] == "PASS", verdicts
-    assert verdicts["sp"][0] == "FAIL", verdicts
+    assert found["mup"].verdict == "PASS", found["mup"].findings
+    assert found["sp"].verdict == "FAIL", found["sp"].findings
 
 
 @EVERY

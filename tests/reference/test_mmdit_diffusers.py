@@ -126,7 +126,7 @@ def image_first(model: MMDiT, patch: pytest.MonkeyPatch) -> None:
     # The order itself shows nowhere, since attention has none: what shows is where it is cut.
     def mistaken(first, second, mask=None):  # type: ignore[no-untyped-def]
         joint = torch.cat(joint_attention(second, first, mask), dim=1)
-        return joint.split([first[0].shape[2], second[0].shape[2]], dim=1)
+        return joint.split([first[0].shape[1], second[0].shape[1]], dim=1)
 
     patch.setattr(mmdit, "joint_attention", mistaken)
 

@@ -90,7 +90,9 @@ def _parser() -> ArgumentParser:
         help="base weight decay; default: one that takes half of the initial values by the late "
         "probe",
     )
-    parser.add_argument("--eps", type=float, default=1e-8, help="Adam's eps")
+    parser.add_argument(
+        "--eps", type=float | None, default=None, help="Adam's eps; default: the architecture's"
+    )
     parser.add_argument("--parametrization", type=str, default="mup", help="mup or sp")
     parser.add_argument("--optimizer", type=str, default="adamw", help="adamw, adam or sgd")
     parser.add_argument("--wd", type=str, default="independent", help="independent or constant")
@@ -164,8 +166,8 @@ def _checked(task: CheckTask, made: Plan, options: Namespace) -> CoordinateCheck
             late_seeds=options.late_seeds,
             lr=options.lr,
             weight_decay=options.weight_decay,
-            eps=options.eps,
+            eps=task.eps if options.eps is None else options.eps,
             control=options.control,
-            unused=options.unused,
+            unused=[*task.unused, *options.unused],
             on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )

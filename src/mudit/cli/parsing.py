@@ -53,6 +53,7 @@ def parse_study(parser: ArgumentParser, argv: Sequence[str]) -> StudyConfig:
         has_sigma = "learn_sigma" in ARCHITECTURES[name].config.__dataclass_fields__
         options.append(f"--model.architecture={name}")
         options.append(f"--objective.learn_sigma={str(has_sigma).lower()}")
+        options.append(f"--hps.eps={ARCHITECTURES[name].eps}")
         if name != DEFAULT_ARCHITECTURE:  # beside the default study, not in its folder
             parser.set_defaults({"folder": f"{parser.get_default('folder')}-{name}"})
     return _study_config(parse(parser, options))

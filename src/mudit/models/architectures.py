@@ -35,6 +35,9 @@ class Architecture(NamedTuple):
         presets: Configs that papers and released checkpoints use, by name.
         example_inputs: From a config and a batch size to the function width → arguments of
             `forward`.
+        eps: Adam's, as its authors train it. PixArt's text starts without effect, so the first
+            gradients of what reads it are as small as 1e-8.
+        idle: From the depth to patterns of parameters that no output depends on.
     """
 
     model: type[nn.Module]
@@ -42,6 +45,8 @@ class Architecture(NamedTuple):
     block: type[nn.Module]
     presets: Mapping[str, Any]
     example_inputs: Callable[..., Callable[[int], tuple[Tensor, ...]]]
+    eps: float = 1e-8
+    idle: Callable[[int], tuple[str, ...]] = lambda depth: ()
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -49,10 +54,21 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "dit": Architecture(DiT, DiTConfig, dit.DiTBlock, dit.PRESETS, dit.example_inputs),
         "uvit": Architecture(UViT, UViTConfig, uvit.UViTBlock, uvit.PRESETS, uvit.example_inputs),
         "pixart": Architecture(
-            PixArt, PixArtConfig, pixart.PixArtBlock, pixart.PRESETS, pixart.example_inputs
+            PixArt,
+            PixArtConfig,
+            pixart.PixArtBlock,
+            pixart.PRESETS,
+            pixart.example_inputs,
+            eps=1e-10,  # [muDiT] E.3
         ),
         "mmdit": Architecture(
-            MMDiT, MMDiTConfig, mmdit.JointBlock, mmdit.PRESETS, mmdit.example_inputs
+            MMDiT,
+            MMDiTConfig,
+            mmdit.JointBlock,
+            mmdit.PRESETS,
+            mmdit.example_inputs,
+            # In the last block the text asks for nothing: only its keys and values are used.
+            idle=lambda depth: (f"joint_blocks.{depth - 1}.context_block.attn.ln_q.weight",),
         ),
     }
 )

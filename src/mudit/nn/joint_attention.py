@@ -13,9 +13,9 @@ _NORM_EPS = 1e-6  # [SD3] code
 
 # Queries, keys and values of one stream, which has as many tokens as it likes.
 Heads: TypeAlias = tuple[
-    Float[Tensor, "batch heads _ dim"],
-    Float[Tensor, "batch heads _ dim"],
-    Float[Tensor, "batch heads _ dim"],
+    Float[Tensor, "batch _ heads dim"],
+    Float[Tensor, "batch _ heads dim"],
+    Float[Tensor, "batch _ heads dim"],
 ]
 
 
@@ -30,8 +30,8 @@ class HeadNorm(nn.RMSNorm):
         super().__init__(head_dim, eps=_NORM_EPS)
 
     def forward(
-        self, x: Float[Tensor, "batch heads tokens dim"]
-    ) -> Float[Tensor, "batch heads tokens dim"]:
+        self, x: Float[Tensor, "batch tokens heads dim"]
+    ) -> Float[Tensor, "batch tokens heads dim"]:
         """Returns the normalised heads."""
         # Under autocast x is half precision, and torch has no fused norm for two kinds of float.
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
@@ -61,13 +61,18 @@ class StreamAttention(nn.Module):
         self.ln_k = HeadNorm(self.head_dim) if qk_norm else None
 
     def project(self, x: Float[Tensor, "batch tokens width"]) -> Heads:
-        """Returns queries, keys and values, (B, H, N, D) each."""
-        batch, tokens, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
-        query, key, value = (z.transpose(1, 2) for z in qkv.unbind(2))  # (B, H, N, D) each
-        if self.ln_q is not None and self.ln_k is not None:
-            query, key = self.ln_q(query), self.ln_k(key)
-        return query, key, value
+        """Returns queries, keys and values, (B, N, H, D) each."""
+        batch, tokens, width = x.shape
+        heads = (self.num_heads, self.head_dim)
+        if self.ln_q is None or self.ln_k is None:
+            query, key, value = self.qkv(x).view(batch, tokens, 3, *heads).unbind(2)
+            return query, key, value
+        # Values apart: the norms keep queries and keys for backward, and would keep them, too.
+        weights = torch.split(self.qkv.weight, [2 * width, width])
+        biases = torch.split(self.qkv.bias, [2 * width, width])
+        query, key = F.linear(x, weights[0], biases[0]).view(batch, tokens, 2, *heads).unbind(2)
+        value = F.linear(x, weights[1], biases[1]).view(batch, tokens, *heads)
+        return self.ln_q(query), self.ln_k(key), value
 
     def read_out(
         self, mixed: Float[Tensor, "batch tokens width"]
@@ -94,12 +99,14 @@ def joint_attention(
         second: Those of the other.
         mask: Which tokens of the joint sequence are attended to; None for all.
     """
-    query, key, value = (torch.cat(pair, dim=2) for pair in zip(first, second, strict=True))
+    # Joined before heads and tokens change places, so that backward cuts without a copy.
+    query, key, value = (torch.cat(pair, dim=1) for pair in zip(first, second, strict=True))
     mixed = _attend(query, key, value, mask)  # (B, L + N, W)
-    length = first[0].shape[2]
+    length = first[0].shape[1]
     return mixed[:, :length], mixed[:, length:]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))  # (B, H, N, D)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return mixed.transpose(1, 2).flatten(2)  # (B, N, W)

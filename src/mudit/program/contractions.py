@@ -132,7 +132,10 @@ class Contractions(Reader):
             s for d in range(len(seen)) if d not in over_w and seen[d] for s in view.dims[d]
         )
         product = Product(self._index, view.parameter, rows) if outside else None
-        readouts = frozenset({view.parameter}) if inside and not outside else frozenset()
+        if inside:
+            readouts = frozenset() if outside else frozenset({view.parameter})
+        else:  # a weight of fixed size, as of a convolution of the output, leaves readouts linear
+            readouts = frozenset() if outside else fact.readouts
         self._make(op, Fact(origin, power, product=product, readouts=readouts))
         if inside and outside:
             more: tuple[Operator, ...] = ("OuterNonlin",) if pieces > 1 or slices else ()

@@ -21,6 +21,8 @@ CONTROL_SLOPE = 0.4
 ALPHA = 0.05
 # Below it, what training itself adds or takes along W₀ hides the decay.
 _LEAST_DECAY = 0.3
+# Below it, an RMS over a tensor is noise, whatever its learning rate.
+_FEW_ENTRIES = 4
 _FEATURES: tuple[Quantity, ...] = ("activation", "change")
 
 RowVerdict: TypeAlias = Literal["PASS", "FAIL", "INCONCLUSIVE", "not judged"]
@@ -157,6 +159,7 @@ def _series(table: Table, plan: Plan, settings: CheckSettings) -> Iterator[_Seri
     first = table[widths[0], seeds[0]]
     free = _may_shrink(table, settings, plan)
     negligible = {name for found in table.values() for name in found.negligible}
+    few = set(of_few_entries(plan))
     order = {name: place for place, name in enumerate(first.tensors)}
     whole = table[widths[0], (settings.late_seeds or seeds)[0]]
     for key in sorted(whole.values, key=lambda key: order.get(key.name, len(order))):
@@ -165,7 +168,7 @@ def _series(table: Table, plan: Plan, settings: CheckSettings) -> Iterator[_Seri
         if any(value is None for row in rows for value in row):
             continue
         facts = first.tensors.get(key.name)
-        judged = _is_judged(key, settings) and key.name not in negligible
+        judged = _is_judged(key, settings) and key.name not in negligible | few
         lower = -math.inf if key.quantity == "activation" and key.name in free else -BOUND
         yield _Series(
             key=key,
@@ -173,6 +176,12 @@ def _series(table: Table, plan: Plan, settings: CheckSettings) -> Iterator[_Seri
             values=np.array(rows, dtype=np.float64),
             bounds=(lower, BOUND) if judged else None,
         )
+
+
+def of_few_entries(plan: Plan) -> tuple[str, ...]:
+    """Parameters that are too small for a slope: one entry may end up near where it began."""
+    small = (row for row in plan.rows if math.prod(row.shape) < _FEW_ENTRIES)
+    return tuple(row.name for row in small if row.trainable)
 
 
 def _is_judged(key: Key, settings: CheckSettings) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mudit.data import class_captions, open_dataset
 from mudit.diffusion import DDPM, DDPMConfig
-from mudit.models import ModelConfig, builder, config_for, example_inputs
+from mudit.models import ModelConfig, architecture_of, builder, config_for, example_inputs
 from mudit.program import Build, Inputs
 from mudit.training import Conditioning
 from mudit.tuning.measurement import Loss
@@ -29,11 +29,15 @@ class CheckTask:
         build: Makes the model at a width.
         loss: Of the model, on a batch that it draws from the generator.
         inputs: Example inputs, from which roles are measured; None if there are none.
+        eps: Adam's.
+        unused: Patterns of parameters that the loss does not use.
     """
 
     build: Build
     loss: Loss
     inputs: Inputs | None = None
+    eps: float = 1e-8
+    unused: tuple[str, ...] = ()
 
 
 def digits_task(
@@ -72,11 +76,7 @@ def digits_task(
         chosen = torch.randint(len(labels), (batch_size,), generator=generator)
         return images[chosen], labels[chosen]
 
-    return CheckTask(
-        build=builder(config),
-        loss=_ddpm_loss(config, captions, draw),
-        inputs=example_inputs(config),
-    )
+    return _task(config, captions, draw)
 
 
 def noise_task(config: ModelConfig, *, batch_size: int = 16) -> CheckTask:
@@ -90,10 +90,17 @@ def noise_task(config: ModelConfig, *, batch_size: int = 16) -> CheckTask:
         labels = torch.randint(num_classes, (batch_size,), generator=generator)
         return images, labels
 
+    return _task(config, captions, draw)
+
+
+def _task(config: ModelConfig, captions: tuple[str, ...], draw: _Draw) -> CheckTask:
+    architecture = architecture_of(config)
     return CheckTask(
         build=builder(config),
         loss=_ddpm_loss(config, captions, draw),
         inputs=example_inputs(config),
+        eps=architecture.eps,
+        unused=architecture.idle(config.depth),
     )
 
 

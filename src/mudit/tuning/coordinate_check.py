@@ -52,6 +52,7 @@ from mudit.tuning.check_rows import (
     ControlResult,
     Table,
     check_rows,
+    of_few_entries,
     control_result,
 )
 from mudit.tuning.check_text import markdown
@@ -315,7 +316,7 @@ def _judged(
     return CoordinateCheck(
         verdict="FAIL" if failed else "INCONCLUSIVE" if unclear else "PASS",
         findings=(*failed, *unclear),
-        notes=tuple(_notes(table, unseen, settings)),
+        notes=tuple(_notes(table, plan, unseen, settings)),
         settings=settings,
         rows=rows,
         control=control,
@@ -379,9 +380,13 @@ def _flat_control(control: ControlResult | None) -> Iterator[Finding]:
         )
 
 
-def _notes(table: Table, unseen: Sequence[str], settings: CheckSettings) -> Iterator[str]:
+def _notes(
+    table: Table, plan: Plan, unseen: Sequence[str], settings: CheckSettings
+) -> Iterator[str]:
     for name in sorted({name for run in table.values() for name in run.negligible}):
         yield f"{name} is not judged: its gradient is rounding (a key bias has none, for one)."
+    for name in of_few_entries(plan):
+        yield f"{name} is not judged: it has too few entries. The audit of an optimizer sees its lr."
     if settings.late_steps is None:
         yield "weight decay was not looked at: that takes a late probe (late_steps)."
     elif unseen:
