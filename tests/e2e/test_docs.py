@@ -33,7 +33,7 @@ SLOW = ("parametrization.md", "transfer.md")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SMALL = {
     "transfer": [
-        "--workers=1", "--threads=1", "--model.depth=1", "--proxy.batch_size=16",
+        "--workers=1", "--threads=1", "--model.depth=2", "--proxy.batch_size=16",
         "--proxy.steps=4", "--target.batch_size=16", "--target.steps=4", "--training.bank_size=32",
         "--sampling.per_class=1", "--sampling.steps=2",
     ],

@@ -37,6 +37,7 @@ class Architecture(NamedTuple):
             `forward`.
         eps: Adam's, as its authors train it. PixArt's text starts without effect, so the first
             gradients of what reads it are as small as 1e-8.
+        least_depth: Of a model that has all kinds of its blocks.
         idle: From the depth to patterns of parameters that no output depends on.
     """
 
@@ -46,13 +47,21 @@ class Architecture(NamedTuple):
     presets: Mapping[str, Any]
     example_inputs: Callable[..., Callable[[int], tuple[Tensor, ...]]]
     eps: float = 1e-8
+    least_depth: int = 1
     idle: Callable[[int], tuple[str, ...]] = lambda depth: ()
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "dit": Architecture(DiT, DiTConfig, dit.DiTBlock, dit.PRESETS, dit.example_inputs),
-        "uvit": Architecture(UViT, UViTConfig, uvit.UViTBlock, uvit.PRESETS, uvit.example_inputs),
+        "uvit": Architecture(
+            UViT,
+            UViTConfig,
+            uvit.UViTBlock,
+            uvit.PRESETS,
+            uvit.example_inputs,
+            least_depth=2,
+        ),
         "pixart": Architecture(
             PixArt,
             PixArtConfig,
@@ -80,6 +89,19 @@ PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
 def architecture_of(config: ModelConfig) -> Architecture:
     """Returns the architecture that `config` configures."""
     return next(entry for entry in ARCHITECTURES.values() if type(config) is entry.config)
+
+
+def architecture_named(name: str) -> Architecture:
+    """Returns the architecture of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in ARCHITECTURES:
+        raise UsageError(
+            f"No architecture is named {name!r}; expected one of {', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[name]
 
 
 def preset(name: str, **overrides: Any) -> Any:
@@ -134,12 +156,7 @@ def config_for(architecture: str, *, init: str | None, learn_sigma: bool, **size
         UsageError: There is no such architecture, it predicts no variance, or the result is not
             valid.
     """
-    if architecture not in ARCHITECTURES:
-        raise UsageError(
-            f"No architecture is named {architecture!r}; expected one of "
-            f"{', '.join(ARCHITECTURES)}."
-        )
-    cls = ARCHITECTURES[architecture].config
+    cls = architecture_named(architecture).config
     fields = {field.name for field in dataclasses.fields(cls)}
     if learn_sigma and "learn_sigma" not in fields:
         raise UsageError(

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from mudit.data import class_captions, open_dataset
 from mudit.diffusion import DDPM, DDPMConfig
-from mudit.models import ModelConfig, architecture_of, builder, config_for, example_inputs
+from mudit.models import (
+    ModelConfig,
+    architecture_named,
+    architecture_of,
+    builder,
+    config_for,
+    example_inputs,
+)
 from mudit.program import Build, Inputs
 from mudit.training import Conditioning
 from mudit.tuning.measurement import Loss
@@ -43,13 +50,13 @@ class CheckTask:
 def digits_task(
     architecture: str = "dit",
     *,
-    depth: int = 1,
+    depth: int | None = None,
     head_dim: int = 8,
     patch_size: int = 4,
     init: str | None = None,
     batch_size: int = 16,
 ) -> CheckTask:
-    """A small model that denoises scikit-learn's digits.
+    """A small model that denoises scikit-learn's digits; by default as shallow as can be.
 
     Few tokens and a small batch: the rank of a gradient is at most tokens times images, and where
     that is above the width, slopes are bent by it.
@@ -61,7 +68,7 @@ def digits_task(
         architecture,
         init=init,
         learn_sigma=False,
-        depth=depth,
+        depth=depth or architecture_named(architecture).least_depth,
         num_heads=4,
         head_dim=head_dim,
         patch_size=patch_size,

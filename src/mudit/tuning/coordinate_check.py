@@ -52,8 +52,8 @@ from mudit.tuning.check_rows import (
     ControlResult,
     Table,
     check_rows,
-    of_few_entries,
     control_result,
+    of_few_entries,
 )
 from mudit.tuning.check_text import markdown
 from mudit.tuning.diagnosis import idle_finding, slope_findings
@@ -386,7 +386,7 @@ def _notes(
     for name in sorted({name for run in table.values() for name in run.negligible}):
         yield f"{name} is not judged: its gradient is rounding (a key bias has none, for one)."
     for name in of_few_entries(plan):
-        yield f"{name} is not judged: it has too few entries. The audit of an optimizer sees its lr."
+        yield f"{name} is not judged: it has too few entries. `mudit.audit` looks at its lr."
     if settings.late_steps is None:
         yield "weight decay was not looked at: that takes a late probe (late_steps)."
     elif unseen:
