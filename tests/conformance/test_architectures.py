@@ -32,6 +32,7 @@ from mudit.models import (
     preset,
     scale_to_width,
 )
+from mudit.nn import Projector
 from mudit.parametrization import Plan
 from mudit.training import RunConfig, open_splits, step_flops, train
 from mudit.tuning import StudyConfig
@@ -297,6 +298,49 @@ def test_tokens_after_a_block(name: str) -> None:
     for wrong in (0, depth + 1):
         with pytest.raises(UsageError, match="tokens_after"):
             model(*inputs, tokens_after=wrong)
+
+
+class Aligned(torch.nn.Module):
+    """A model and the head that learns another encoder's features from its tokens."""
+
+    def __init__(self, model: torch.nn.Module, width: int) -> None:
+        super().__init__()
+        self.model = model
+        self.projector = Projector(width, 7, hidden=12)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        prediction, tokens = self.model(*inputs, tokens_after=1)
+        return prediction, self.projector(tokens)
+
+
+@EVERY
+def test_roles_of_a_representation_projector(name: str) -> None:
+    """FACTS 1.4: n to 2048 is an output weight, the rest scalars; zero_readout leaves it alone."""
+    config = tiny(name)
+    plan = mudit.plan(
+        lambda width: Aligned(builder(config)(width), width),
+        width=WIDE,
+        base_width=BASE,
+        inputs=example_inputs(config),
+        zero_readout=True,
+    )
+    roles = {row.name: row.role for row in plan.rows if row.name.startswith("projector")}
+    assert roles == {
+        "projector.0.weight": "output",
+        "projector.0.bias": "scalar",
+        "projector.2.weight": "scalar",
+        "projector.2.bias": "scalar",
+        "projector.4.weight": "scalar",
+        "projector.4.bias": "scalar",
+    }
+    first = plan["projector.0.weight"]
+    assert first.lr == BASE / WIDE
+    # torch's default is U(±1/sqrt(fan-in)); at the base width, and then divided by r.
+    assert first.init_rms == pytest.approx((3 * BASE) ** -0.5 * BASE / WIDE)
+    zeroed = [row.name for row in plan.rows if row.role == "output" and row.init_rms == 0]
+    assert zeroed == [
+        "model.decoder_pred.weight" if name == "uvit" else "model.final_layer.linear.weight"
+    ]
 
 
 @EVERY

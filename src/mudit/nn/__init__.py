@@ -25,6 +25,7 @@ from mudit.nn.initialisers import (
 from mudit.nn.joint_attention import StreamAttention, joint_attention
 from mudit.nn.mlp import MLP
 from mudit.nn.modulation import AdaLN, modulate
+from mudit.nn.projector import Projector
 from mudit.nn.swiglu import SwiGLU
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Initialiser",
     "LabelEmbedder",
     "PatchEmbed",
+    "Projector",
     "StreamAttention",
     "SwiGLU",
     "TimestepEmbedder",
