@@ -221,8 +221,8 @@ class PixArt(nn.Module):
             x: Noisy latents.
             t: Timesteps, in steps (0..999), whole or not.
             text: The text's tokens, at most `config.caption_tokens` of them.
-            mask: True for tokens of the text, at least one in each, False for padding, which
-                nothing attends to; None where all count.
+            mask: True for tokens of the text, False for padding, which nothing attends to; None
+                where all count. Of a text without any True, zeros are read.
             tokens_after: Also return the image's tokens after this many blocks, (B, N, W).
 
         Raises:

@@ -36,7 +36,8 @@ class CrossAttention(nn.Module):
         Args:
             x: Tokens of the image.
             text: Tokens of the text.
-            mask: False for tokens that are not attended to.
+            mask: False for tokens that are not attended to. Of a text that is False throughout,
+                zeros are read: torch's softmax of nothing.
         """
         batch, tokens, width = x.shape
         query = self.q_linear(x).view(batch, tokens, self.num_heads, self.head_dim)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mudit.errors import UsageError
@@ -79,13 +81,30 @@ def test_a_folder_of_diffusers_is_read(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.normal_(std=0.3)
-    config = DIFFUSERS.read(dict(theirs.config) | {"_class_name": "PixArtTransformer2DModel"})
+    theirs.save_pretrained(tmp_path)
+    config = DIFFUSERS.read(json.loads((tmp_path / "config.json").read_text()))
     assert config == TINY
     model = PixArt(config)
-    state = DIFFUSERS.layout.load(theirs.state_dict(), on_meta(config), config.depth)
+    saved = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    state = DIFFUSERS.layout.load(saved, on_meta(config), config.depth)
     model.load_state_dict({**model.state_dict(), **state})
 
     torch.testing.assert_close(forward(model), forward(theirs), rtol=1e-5, atol=1e-5)
+
+
+def test_diffusers_reads_what_is_written(tmp_path: Path) -> None:
+    model = randomised(TINY)
+    (tmp_path / "config.json").write_text(json.dumps(DIFFUSERS.config(TINY)))
+    state = DIFFUSERS.layout.export(model.state_dict(), TINY.depth)
+    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(contiguous, tmp_path / "diffusion_pytorch_model.safetensors")
+    theirs, info = PixArtTransformer2DModel.from_pretrained(tmp_path, output_loading_info=True)
+
+    # Their positions, which they compute: `forward` shows that they are ours.
+    assert set(info["missing_keys"]) <= {"pos_embed.pos_embed"}
+    assert not info["unexpected_keys"]
+    assert not info["mismatched_keys"]
+    torch.testing.assert_close(forward(theirs), forward(model), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PRESETS)

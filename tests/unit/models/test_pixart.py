@@ -132,6 +132,29 @@ def test_null_text_is_saved_and_not_trained() -> None:
     assert not text.requires_grad
 
 
+def test_of_a_text_that_is_masked_throughout_zeros_are_read() -> None:
+    torch.manual_seed(0)
+    model = PixArt(TINY)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    x, t, text = torch.randn(2, 3, 8, 8), torch.tensor([1, 900]), torch.randn(2, 6, 10)
+    mask = torch.tensor([[False] * 6, [True] * 6])
+    found = model(x, t, text, mask)
+    found.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+    with torch.no_grad():
+        whole = model(x, t, text)
+        for block in model.blocks:  # values of zero, whatever is attended to
+            block.cross_attn.kv_linear.weight.zero_()
+            block.cross_attn.kv_linear.bias.zero_()
+        nothing = model(x, t, text)
+    torch.testing.assert_close(found[0], nothing[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1], whole[1], rtol=1e-5, atol=1e-5)
+    assert (found[1] - nothing[1]).abs().max() > 1e-2
+
+
 def test_text_has_no_effect_at_first() -> None:
     """The projections out of the cross-attention start at zero, under both initialisations."""
     for init in ("pixart", "pixart_mup"):
