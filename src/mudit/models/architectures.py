@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeGuard, TypeVar
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from mudit.models.pixart import PixArt, PixArtConfig
 from mudit.models.uvit import UViT, UViTConfig
 
 ModelConfig: TypeAlias = DiTConfig | UViTConfig | PixArtConfig | MMDiTConfig
+TextConfig: TypeAlias = UViTConfig | PixArtConfig | MMDiTConfig
 AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
 
 
@@ -174,9 +175,9 @@ def config_for(architecture: str, *, init: str | None, learn_sigma: bool, **size
     return cls(**{name: value for name, value in given.items() if name in fields})
 
 
-def is_text_conditioned(config: ModelConfig) -> bool:
+def is_text_conditioned(config: ModelConfig) -> TypeGuard[TextConfig]:
     """Returns whether the model takes a text where others take a class."""
-    return getattr(config, "caption_dim", None) is not None
+    return not isinstance(config, DiTConfig) and config.caption_dim is not None
 
 
 def example_inputs(config: ModelConfig, batch: int = 2) -> Callable[[int], tuple[Tensor, ...]]:

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from mudit.data import encode_captions
 from mudit.errors import UsageError
-from mudit.models import ModelConfig, is_text_conditioned
+from mudit.models import (
+    DiTConfig,
+    MMDiTConfig,
+    ModelConfig,
+    PixArt,
+    UViTConfig,
+    is_text_conditioned,
+)
 
 Condition: TypeAlias = tuple[Tensor, ...]
 
@@ -41,22 +48,23 @@ class Conditioning:
             UsageError: A text-conditioned model has no captions, or one is too long.
         """
         if not is_text_conditioned(config):
-            num_classes: int | None = getattr(config, "num_classes", None)
+            num_classes = config.num_classes if isinstance(config, DiTConfig | UViTConfig) else None
             return cls(num_classes=num_classes or 0, tables=() if num_classes is None else None)
         if not captions:
             raise UsageError(
                 f"{type(model).__name__} is conditioned on text, but the run's config has no "
                 "captions; give one for each class."
             )
-        length: int = getattr(config, "caption_tokens")  # noqa: B009
-        dim: int = getattr(config, "caption_dim")  # noqa: B009
-        pooled_dim: int | None = getattr(config, "pooled_dim", None)
+        assert config.caption_dim is not None
+        pooled_dim = config.pooled_dim if isinstance(config, MMDiTConfig) else None
         text, mask, pooled = encode_captions(
-            [*captions, ""], length=length, dim=dim, pooled_dim=pooled_dim or dim
+            [*captions, ""],
+            length=config.caption_tokens,
+            dim=config.caption_dim,
+            pooled_dim=pooled_dim or config.caption_dim,
         )
-        null_text = getattr(model, "null_text", None)
-        if null_text is not None:
-            text[-1], mask[-1] = null_text()[0].cpu(), True
+        if isinstance(model, PixArt):
+            text[-1], mask[-1] = model.null_text()[0].cpu(), True
         device = next(model.parameters()).device
         tables = [text, mask]
         if pooled_dim is not None:
