@@ -205,7 +205,7 @@ def test_links_resolve(page: Path) -> None:
         assert not anchor or anchor in anchors(linked), f"{page.name}: {target}"
 
 
-KEY = re.compile(r"(?<![\w\]\[`])\[([A-Za-z][A-Za-z0-9]*)\](?!\()")
+KEY = re.compile(r"(?<![\w\]\[`])\[([A-Za-z][A-Za-z0-9-]*)\](?!\()")
 
 
 def source_keys(path: Path) -> set[str]:
@@ -229,7 +229,7 @@ def page_keys(page: Path) -> list[str]:
 
 def test_references_are_defined_once_and_used() -> None:
     text = (ROOT / "docs/references.md").read_text(encoding="utf-8")
-    defined = re.findall(r"^- \*\*\[(\w+)\]\*\*", text, flags=re.MULTILINE)
+    defined = re.findall(r"^- \*\*\[([\w-]+)\]\*\*", text, flags=re.MULTILINE)
     assert len(defined) == len(set(defined))
     used = {
         key: path.relative_to(ROOT)

@@ -301,7 +301,7 @@ class UViT(nn.Module):
         return prediction if tokens_after is None else (prediction, hidden)
 
     def _extras(self, t: Tensor, condition: Tensor | None) -> Tensor:
-        # [label, time], [time, text] or [time].
+        # Label and time, time and text, or time alone.
         time: Tensor = self.sinusoids(t).to(self.pos_embed.dtype)
         if self.time_embed is not None:
             time = self.time_embed(time)
