@@ -295,7 +295,7 @@ def measure(
         rounds=2 if smoke else 1000,
         calls=20 if on_gpu else 1 if smoke else case.calls,
         warm_up=1 if smoke else 3,
-        limit_seconds=10 if on_gpu else 60 if theirs else 20,
+        limit_seconds=10 if on_gpu else 40 if theirs else 15,
         synchronize=torch.cuda.synchronize if on_gpu else lambda: None,
     )
     where = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {_THREADS} threads"
