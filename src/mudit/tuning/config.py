@@ -1,13 +1,11 @@
-"""The config of a transfer study (Algorithm 4): what is searched, on what proxy, for what
-target.
-"""
+"""The configs of studies: what all have, and what a transfer study (Algorithm 4) has."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from mudit.data import Splits, batch_indices, class_captions
 from mudit.diffusion import DDPMConfig, GuidedChannels
@@ -116,8 +114,8 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig:
-    """A transfer study: search on the proxy, train the target with the best, sample, report.
+class ExperimentConfig:
+    """What every kind of study has: what is trained, on what, where, and by how many.
 
     Attributes:
         folder: Where the study lives; the same command resumes it.
@@ -125,25 +123,54 @@ class StudyConfig:
         model: The model, apart from its width.
         objective: The diffusion objective.
         parametrization: How base HPs become a run's own.
-        proxy: The small task that is searched.
-        target: The big task that the best base HPs are carried to.
-        search: Which base HPs to try.
-        hps: The base HPs that are not searched.
+        hps: The base HPs that are not varied.
         training: How to train.
-        sampling: How the target is sampled.
         control: `sp` runs the same budget under the standard parametrization beside it.
         control_init: The control's initialisation, if not the model's; the paper compares
             (mup, dit_mup) with (sp, dit).
         seed: Of everything that is drawn.
         workers: Processes that train trials, one CPU thread each.
-        threads: CPU threads of the target's training.
     """
 
-    folder: str = "runs/digits"
+    folder: str
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: DDPMConfig = field(default_factory=DDPMConfig)
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
+    hps: Hyperparameters = field(default_factory=Hyperparameters)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    control: Literal["none", "sp"] = "none"
+    control_init: str | None = None
+    seed: int = 0
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UsageError(f"workers is {self.workers}, expected at least 1.")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}, expected ≥ 0.")
+
+    def claim(self) -> str:
+        """The config as JSON, without what does not change results."""
+        fields = dataclasses.asdict(self)
+        for name in _NOT_CLAIMED:
+            del fields[name]
+        return json.dumps(fields, indent=1) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(ExperimentConfig):
+    """A transfer study: search on the proxy, train the target with the best, sample, report.
+
+    Attributes:
+        proxy: The small task that is searched.
+        target: The big task that the best base HPs are carried to.
+        search: Which base HPs to try.
+        sampling: How the target is sampled.
+        threads: CPU threads of the target's training.
+    """
+
+    folder: str = "runs/digits"
     proxy: TaskConfig = field(
         default_factory=lambda: TaskConfig(width=32, batch_size=64, steps=800)
     )
@@ -151,18 +178,11 @@ class StudyConfig:
         default_factory=lambda: TaskConfig(width=128, batch_size=64, steps=1200)
     )
     search: SearchConfig = field(default_factory=SearchConfig)
-    hps: Hyperparameters = field(default_factory=Hyperparameters)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    control: Literal["none", "sp"] = "none"
-    control_init: str | None = None
-    seed: int = 0
-    workers: int = 2
     threads: int = 2
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise UsageError(f"workers is {self.workers}, expected at least 1.")
+        super().__post_init__()
         if self.search.method == "random" and self.search.trials < 1:
             raise UsageError(
                 "search.method is random, but search.trials is "
@@ -173,8 +193,6 @@ class StudyConfig:
                 f"sampling.steps is {self.sampling.steps}, expected at most "
                 f"objective.num_timesteps = {self.objective.num_timesteps}."
             )
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}, expected ≥ 0.")
         self.points()
 
     def points(self) -> list[Point]:
@@ -189,22 +207,18 @@ class StudyConfig:
         seed = stream_seed(self.seed, "search")
         return random_points(space, count=self.search.trials, seed=seed)
 
-    def claim(self) -> str:
-        """The config as JSON, without what does not change results."""
-        fields = dataclasses.asdict(self)
-        for name in _NOT_CLAIMED:
-            del fields[name]
-        return json.dumps(fields, indent=1) + "\n"
+
+Experiment = TypeVar("Experiment", bound=ExperimentConfig)
 
 
-def resolved(config: StudyConfig, splits: Splits) -> StudyConfig:
+def resolved(config: Experiment, splits: Splits) -> Experiment:
     """The config with the data's fingerprint in it."""
     data = dataclasses.replace(config.data, fingerprint=splits.fingerprint)
     return dataclasses.replace(config, data=data)
 
 
 def model_config(
-    config: StudyConfig, splits: Splits, width: int, *, init: str | None
+    config: ExperimentConfig, splits: Splits, width: int, *, init: str | None
 ) -> CompleteModelConfig:
     """The complete model at a width, with an initialisation; None: the one for μP.
 
@@ -232,12 +246,13 @@ def model_config(
 
 
 def run_config(
-    config: StudyConfig,
+    config: ExperimentConfig,
     splits: Splits,
     task: TaskConfig,
     *,
     hps: Hyperparameters,
     parametrization: Parametrization = "mup",
+    seed: int | None = None,
     threads: int = 1,
 ) -> RunConfig:
     """The config of one training run of the study.
@@ -248,12 +263,14 @@ def run_config(
         task: Proxy or target.
         hps: The run's base HPs.
         parametrization: `sp` for the control, which may have an initialisation of its own.
+        seed: Of the run; None: the study's. All runs share the study's validation bank.
         threads: CPU threads.
 
     Raises:
         UsageError: The model cannot have that width, or there are fewer images than in a batch.
     """
-    batch_indices(splits.train.num_samples, task.batch_size, config.seed, 0)
+    seed = config.seed if seed is None else seed
+    batch_indices(splits.train.num_samples, task.batch_size, seed, 0)
     init = config.model.init
     if parametrization == "sp" and config.control_init is not None:
         init = config.control_init
@@ -269,7 +286,7 @@ def run_config(
         training=config.training,
         batch_size=task.batch_size,
         steps=task.steps,
-        seed=config.seed,
+        seed=seed,
         bank_seed=config.seed,
         threads=threads,
         captions=class_captions(splits.train.class_names) if is_text_conditioned(model) else (),

@@ -29,12 +29,14 @@ class Job:
 
     Attributes:
         key: Its name in the study.
+        point: The HPs in which it differs from others, by dotted name.
         role: What it is for.
         config: The run.
         folder: Where it lives.
     """
 
     key: str
+    point: dict[str, float]
     role: RunRole
     config: RunConfig
     folder: Path

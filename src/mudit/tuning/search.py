@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mudit.data import Splits
-from mudit.errors import EnvironmentFailure, MuditError
+from mudit.errors import MuditError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
-from mudit.training import read_trial
 from mudit.tuning.config import StudyConfig, run_config
-from mudit.tuning.pool import Job, OnTick, run_jobs
-from mudit.tuning.space import Point, parse_space, point_key
-
-if TYPE_CHECKING:
-    import optuna
-
-_STORAGE = "optuna.db"
+from mudit.tuning.pool import Job, OnTick
+from mudit.tuning.queue import Bounds, distributions, run_queue
+from mudit.tuning.space import parse_space, point_key
 
 
 class NoBestPoint(MuditError):
@@ -66,52 +58,16 @@ def search(
         EnvironmentFailure: The storage cannot be read or written.
         Interrupted: `should_stop` said so.
     """
-    with _storage_errors(Path(config.folder) / _STORAGE):
-        return _search(config, splits, parametrization, on_tick, on_end, should_stop)
-
-
-def _search(
-    config: StudyConfig,
-    splits: Splits,
-    parametrization: Parametrization,
-    on_tick: OnTick,
-    on_end: Callable[[TrialRecord], None],
-    should_stop: Callable[[], bool],
-) -> tuple[TrialRecord, ...]:
-    jobs = trial_jobs(config, splits, parametrization)
-    study = open_study(Path(config.folder), parametrization)
-    _enqueue(study, config.points(), jobs)
-    by_key = {job.key: job for job in jobs}
-    asked: dict[str, int] = {}
-    done: dict[str, TrialRecord] = {}
-    for record in run_jobs(
-        _waiting(study, config, by_key, asked),
+    return run_queue(
+        trial_jobs(config, splits, parametrization),
+        folder=Path(config.folder),
+        name=f"search-{parametrization}",
+        bounds=_bounds(config),
         workers=config.workers,
         on_tick=on_tick,
+        on_end=on_end,
         should_stop=should_stop,
-    ):
-        study.tell(asked[record.key], _value(record))
-        done[record.key] = record
-        on_end(record)
-    return tuple(
-        done.get(job.key) or read_trial(job.folder / "trial.json") for job in by_key.values()
     )
-
-
-@contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise EnvironmentFailure(
-            f"the search's storage {path} failed: {cause}. If the disk is full, make room and "
-            "repeat the command; if the file is damaged, delete it: finished trials are kept in "
-            "their own folders and are not run again."
-        ) from error
 
 
 def trial_jobs(config: StudyConfig, splits: Splits, parametrization: Parametrization) -> list[Job]:
@@ -121,6 +77,7 @@ def trial_jobs(config: StudyConfig, splits: Splits, parametrization: Parametriza
         key = f"{parametrization}_{point_key(point)}"
         jobs[key] = Job(
             key=key,
+            point=point,
             role="proxy",
             config=run_config(
                 config,
@@ -151,19 +108,6 @@ def best_trial(trials: tuple[TrialRecord, ...]) -> TrialRecord:
     return min(finished, key=lambda trial: trial.score or 0.0)
 
 
-def open_study(folder: Path, parametrization: Parametrization) -> optuna.Study:
-    """The Optuna study of a search, in SQLite in the study's folder."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        storage=f"sqlite:///{(folder / _STORAGE).resolve()}",
-        study_name=f"search-{parametrization}",
-        direction="minimize",
-        load_if_exists=True,
-    )
-
-
 def importance(config: StudyConfig, trials: tuple[TrialRecord, ...]) -> dict[str, float] | None:
     """Share of the score's variance that each searched HP explains (fANOVA), summing to 1.
 
@@ -173,8 +117,8 @@ def importance(config: StudyConfig, trials: tuple[TrialRecord, ...]) -> dict[str
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = _distributions(config)
-    bounds = {name: found.bounds for name, found in parse_space(config.search.space).items()}
+    bounds = _bounds(config)
+    space = distributions(bounds)
     finished = [trial for trial in trials if trial.score is not None]
     if len(space) < 2 or len(finished) < 4 or len({trial.score for trial in finished}) < 2:
         return None
@@ -197,50 +141,5 @@ def _within(bounds: tuple[float, float, bool], value: float) -> float:
     return min(max(value, bounds[0]), bounds[1])
 
 
-def _distributions(config: StudyConfig) -> dict[str, optuna.distributions.BaseDistribution]:
-    """The ranges as Optuna knows them; points are enqueued, so only their bounds matter."""
-    from optuna.distributions import FloatDistribution
-
-    bounds = {name: found.bounds for name, found in parse_space(config.search.space).items()}
-    return {
-        name: FloatDistribution(low, high, log=log) for name, (low, high, log) in bounds.items()
-    }
-
-
-def _enqueue(study: optuna.Study, points: list[Point], jobs: list[Job]) -> None:
-    """Make sure that each point is finished or waiting, once.
-
-    The study's folder is locked, so a trial that is marked as running is one whose parent died; its
-    worker may still be leaving, and holds the trial's folder until then.
-    """
-    from optuna.trial import TrialState
-
-    known = set()
-    ended = {job.key for job in jobs if (job.folder / "trial.json").exists()}
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state == TrialState.RUNNING:
-            study.tell(trial.number, state=TrialState.FAIL)
-        elif trial.state == TrialState.WAITING or trial.user_attrs.get("key") in ended:
-            known.add(trial.user_attrs["key"])
-    for job, point in zip(jobs, {point_key(point): point for point in points}.values()):
-        if job.key not in known:
-            study.enqueue_trial(point, user_attrs={"key": job.key})
-
-
-def _waiting(
-    study: optuna.Study, config: StudyConfig, jobs: dict[str, Job], asked: dict[str, int]
-) -> Iterator[Job]:
-    """The jobs that are left, each marked as running when it is taken."""
-    from optuna.trial import TrialState
-
-    space = _distributions(config)
-    for _ in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        trial = study.ask(space)
-        key = trial.user_attrs["key"]
-        asked[key] = trial.number
-        yield jobs[key]
-
-
-def _value(record: TrialRecord) -> float:
-    """What Optuna is told: a diverged trial is infinitely bad, not failed."""
-    return math.inf if record.score is None else record.score
+def _bounds(config: StudyConfig) -> Bounds:
+    return {name: found.bounds for name, found in parse_space(config.search.space).items()}

@@ -19,7 +19,8 @@ from mudit import tuning
 from mudit.errors import ConfigMismatchError, EnvironmentFailure, UsageError
 from mudit.training import exclusive, open_splits
 from mudit.tuning import NoBestPoint, StudyConfig, TaskConfig, preview, transfer
-from mudit.tuning.search import best_trial, importance, open_study
+from mudit.tuning.queue import open_study
+from mudit.tuning.search import best_trial, importance
 
 pytestmark = pytest.mark.slow
 
@@ -73,14 +74,14 @@ def test_control_shares_the_search_at_base_width_only(finished) -> None:
 
 def test_optuna_has_every_trial_once_and_nothing_is_run_again(finished) -> None:
     result, config = finished
-    study = open_study(Path(config.folder), "mup")
+    study = open_study(Path(config.folder), "search-mup")
     states = [trial.state for trial in study.get_trials()]
     assert states == [optuna.trial.TrialState.COMPLETE] * 3
     before = {p: p.stat().st_mtime_ns for p in Path(config.folder).rglob("*.safetensors")}
     again = transfer(config)
     assert again.main == result.main
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert len(open_study(Path(config.folder), "mup").get_trials()) == 3
+    assert len(open_study(Path(config.folder), "search-mup").get_trials()) == 3
 
 
 def test_cost_is_by_equation_1(finished) -> None:
@@ -153,7 +154,7 @@ def test_diverged_trials_are_results(study) -> None:
     assert [trial.status for trial in result.main.trials] == ["diverged", "complete"]
     assert result.main.best.hps["lr"] == 0.005
     assert "diverged" in result.report.read_text()
-    values = [trial.value for trial in open_study(Path(study.folder), "mup").get_trials()]
+    values = [trial.value for trial in open_study(Path(study.folder), "search-mup").get_trials()]
     assert values[0] == float("inf")
 
 
