@@ -94,7 +94,7 @@ class TrialRecord:
 
     kind: ClassVar[str] = "trial"
     key: str
-    role: Literal["proxy", "target"]
+    role: Literal["proxy", "target", "grid"]
     parametrization: str
     width: int
     parameters: int

@@ -167,6 +167,13 @@ class RunConfig:
             f"one that fits the model's {self.model.out_channels} output channels for "
             f"{self.model.in_channels} input channels",
         )
+        terms = {"variational_bound"} if self.objective.learn_sigma else set()
+        _require(
+            set(self.hps.loss_weight) <= terms,
+            "hps.loss_weight",
+            self.hps.loss_weight,
+            f"weights of terms that the objective has beside the denoising one: {sorted(terms)}",
+        )
 
     def to_json(self) -> str:
         """The config as JSON text."""

@@ -11,8 +11,15 @@ from typing import get_args
 from mudit.errors import UsageError
 from mudit.program import Role
 
-_BY_ROLE = ("phi", "sigma", "lr_multiplier")
 _ROLES: tuple[str, ...] = get_args(Role)
+# HPs with a value for each of several names, and those names; loss terms besides the denoising
+# one, which is the unit and ranks trials.
+_BY_NAME = {
+    "phi": _ROLES,
+    "sigma": _ROLES,
+    "lr_multiplier": _ROLES,
+    "loss_weight": ("variational_bound",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +37,8 @@ class Hyperparameters:
         phi: Forward multiplier φ by role.
         sigma: Initial scale σ by role, in units of the model's own.
         lr_multiplier: Learning rate by role, in units of lr.
+        loss_weight: Weight of a term of the training loss beside the denoising one:
+            `variational_bound`, 1 if not given. Trials are ranked by the denoising term alone.
     """
 
     lr: float = 2**-8
@@ -42,6 +51,7 @@ class Hyperparameters:
     phi: dict[str, float] = field(default_factory=dict)
     sigma: dict[str, float] = field(default_factory=dict)
     lr_multiplier: dict[str, float] = field(default_factory=dict)
+    loss_weight: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in self.flat().items():
@@ -52,10 +62,10 @@ class Hyperparameters:
         values = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name not in _BY_ROLE
+            if f.name not in _BY_NAME
         }
-        for name in _BY_ROLE:
-            values |= {f"{name}.{role}": value for role, value in getattr(self, name).items()}
+        for name in _BY_NAME:
+            values |= {f"{name}.{part}": value for part, value in getattr(self, name).items()}
         return values
 
     def updated(self, values: Mapping[str, float]) -> Hyperparameters:
@@ -67,9 +77,9 @@ class Hyperparameters:
         changes: dict[str, object] = {}
         for name, value in values.items():
             check_value(name, value)
-            head, _, role = name.partition(".")
-            if role:
-                changes[head] = {**getattr(self, head), **changes.get(head, {}), role: value}  # type: ignore[dict-item]
+            head, _, part = name.partition(".")
+            if part:
+                changes[head] = {**getattr(self, head), **changes.get(head, {}), part: value}  # type: ignore[dict-item]
             else:
                 changes[name] = round(value) if name == "warmup_steps" else value
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
@@ -77,8 +87,8 @@ class Hyperparameters:
 
 def names() -> tuple[str, ...]:
     """Every base HP that can be searched, by dotted name."""
-    plain = [f.name for f in dataclasses.fields(Hyperparameters) if f.name not in _BY_ROLE]
-    return (*plain, *(f"{name}.{role}" for name in _BY_ROLE for role in _ROLES))
+    plain = [f.name for f in dataclasses.fields(Hyperparameters) if f.name not in _BY_NAME]
+    return (*plain, *(f"{name}.{part}" for name, parts in _BY_NAME.items() for part in parts))
 
 
 def check_value(name: str, value: float) -> None:
@@ -94,7 +104,7 @@ def check_value(name: str, value: float) -> None:
     head = name.partition(".")[0]
     if head in ("beta1", "beta2"):
         good, expected = 0 <= value < 1, "in [0, 1)"
-    elif head in ("weight_decay", "clip", "warmup_steps", "eps"):
+    elif head in ("weight_decay", "clip", "warmup_steps", "eps", "loss_weight"):
         good, expected = value >= 0, "≥ 0"
     else:
         good, expected = value > 0, "> 0"

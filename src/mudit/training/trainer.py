@@ -47,7 +47,7 @@ from mudit.training.schedule import lr_factor
 from mudit.training.validation import ValidationBank
 
 OnProgress: TypeAlias = Callable[[int, float], None]
-RunRole: TypeAlias = Literal["proxy", "target"]
+RunRole: TypeAlias = Literal["proxy", "target", "grid"]
 
 
 def train(
@@ -339,7 +339,10 @@ class _Run:
             terms = self.objective.loss(
                 lambda x_t, at: self.forward(x_t, at, *told), x0, t, noise=noise
             )
-        return [terms.total.mean(), *(value.mean() for value in terms.named().values())]
+        named, weights = terms.named(), self.config.hps.loss_weight
+        total = sum(weights.get(name, 1.0) * value for name, value in named.items())
+        assert isinstance(total, Tensor)
+        return [total.mean(), *(value.mean() for value in named.values())]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.training.precision == "bf16":

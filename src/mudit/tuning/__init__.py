@@ -9,6 +9,8 @@ from mudit.tuning.config import (
     TaskConfig,
 )
 from mudit.tuning.coordinate_check import CoordinateCheck, coordinate_check
+from mudit.tuning.grid import VerifyConfig
+from mudit.tuning.listener import Listener
 from mudit.tuning.search import NoBestPoint
 from mudit.tuning.study import (
     Branch,
@@ -19,7 +21,7 @@ from mudit.tuning.study import (
     read_study,
 )
 from mudit.tuning.summary import write_study_report
-from mudit.tuning.transfer import Listener, Preview, preview, train_target, transfer
+from mudit.tuning.transfer import Preview, preview, train_target, transfer
 
 __all__ = [
     "DEFAULT_ARCHITECTURE",
@@ -35,6 +37,7 @@ __all__ = [
     "StudyConfig",
     "TaskConfig",
     "TransferResult",
+    "VerifyConfig",
     "coordinate_check",
     "preview",
     "read_branch",

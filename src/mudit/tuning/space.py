@@ -70,24 +70,29 @@ class Interval:
 Range: TypeAlias = Choices | Interval
 
 
-def parse_range(name: str, text: str) -> Range:
+def parse_range(name: str, text: str, *, option: str = "") -> Range:
     """The range of the base HP `name`.
+
+    Args:
+        name: The HP.
+        text: The range.
+        option: Where the text comes from, for errors; if not given, `search.space.NAME`.
 
     Raises:
         UsageError: The HP or the form is unknown, the range is empty, or a value is impossible.
     """
+    option = option or f"search.space.{name}"
     match = _RANGE.fullmatch(text.strip())
     try:
         numbers = [float(part) for part in match[2].split(",") if part.strip()] if match else []
     except ValueError:
         match = None
     if match is None:
-        raise UsageError(f"search.space.{name} is {text!r}, expected a range like {_FORMS}.")
+        raise UsageError(f"{option} is {text!r}, expected a range like {_FORMS}.")
     found = _range(match[1], numbers)
     if found is None:
         raise UsageError(
-            f"search.space.{name} is {text!r}, which holds no value, or too many: "
-            f"expected e.g. {_FORMS}."
+            f"{option} is {text!r}, which holds no value, or too many: expected e.g. {_FORMS}."
         )
     for value in found.values if isinstance(found, Choices) else (found.low, found.high):
         check_value(name, value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mudit.data import Splits
-from mudit.errors import DataError
+from mudit.errors import DataError, UsageError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
 from mudit.training import read_config, read_trial
@@ -125,3 +125,21 @@ def read_study(folder: Path) -> StudyConfig:
     if not path.exists():
         raise DataError(f"{folder} holds no study: there is no config.json in it.")
     return dataclasses.replace(read_config(StudyConfig, path), folder=str(folder))
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that is full of something else.
+
+    Raises:
+        UsageError: It is.
+    """
+    if folder.is_file():
+        raise UsageError(f"--folder {folder} is a file, expected a folder or a new name.")
+    if (
+        folder.is_dir()
+        and not (folder / "config.json").exists()
+        and any(entry.name != ".lock" for entry in folder.iterdir())
+    ):
+        raise UsageError(
+            f"{folder} is not empty and holds no study. Choose another folder with --folder."
+        )

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -42,36 +41,17 @@ from mudit.training import (
 )
 from mudit.training.config import RunConfig
 from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
+from mudit.tuning.listener import Listener, Silent
 from mudit.tuning.pool import stop_on_interrupt
 from mudit.tuning.search import NoBestPoint, best_trial, search, trial_jobs
-from mudit.tuning.study import Branch, FailedSearch, TransferResult, shares_search
+from mudit.tuning.study import (
+    Branch,
+    FailedSearch,
+    TransferResult,
+    refuse_foreign,
+    shares_search,
+)
 from mudit.tuning.summary import write_study_report
-
-
-class Listener(Protocol):
-    """Who is told how a study gets on."""
-
-    def stage(self, text: str) -> None:
-        """A new stage begins."""
-
-    def tick(self, key: str, step: int, steps: int, loss: float) -> None:
-        """A run has taken `step` of its `steps` steps."""
-
-    def ended(self, record: TrialRecord) -> None:
-        """A run has ended."""
-
-
-class Silent:
-    """A listener that does nothing."""
-
-    def stage(self, text: str) -> None:
-        """Nothing."""
-
-    def tick(self, key: str, step: int, steps: int, loss: float) -> None:
-        """Nothing."""
-
-    def ended(self, record: TrialRecord) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +143,7 @@ def transfer(
             "parametrization.parametrization is 'sp', but a transfer carries base HPs by μP. Use "
             "--control sp to run the same budget under sp beside it, or `mudit train` for sp alone."
         )
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     with exclusive(folder), stop_on_interrupt() as should_stop:
         claim_folder(folder, config.claim())
         main = _branch(config, splits, "mup", None, listener, should_stop)
@@ -194,7 +174,7 @@ def train_target(config: StudyConfig, *, listener: Listener | None = None) -> Tr
     config = resolved(config, splits)
     run = target_run_config(config, splits, config.hps, config.parametrization.parametrization)
     make_plan(run)
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     with stop_on_interrupt() as should_stop:
         listener.stage(f"training width {run.model.width}")
         record = train(
@@ -298,17 +278,3 @@ def _branch(
     )
     listener.ended(target)
     return Branch(parametrization=parametrization, trials=trials, best=best, target=target)
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that is full of something else."""
-    if folder.is_file():
-        raise UsageError(f"--folder {folder} is a file, expected a folder or a new name.")
-    if (
-        folder.is_dir()
-        and not (folder / "config.json").exists()
-        and any(entry.name != ".lock" for entry in folder.iterdir())
-    ):
-        raise UsageError(
-            f"{folder} is not empty and holds no study. Choose another folder with --folder."
-        )

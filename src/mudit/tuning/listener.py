@@ -1,0 +1,33 @@
+"""Who is told how a study gets on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mudit.records import TrialRecord
+
+
+class Listener(Protocol):
+    """Who is told how a study gets on."""
+
+    def stage(self, text: str) -> None:
+        """A new stage begins."""
+
+    def tick(self, key: str, step: int, steps: int, loss: float) -> None:
+        """A run has taken `step` of its `steps` steps."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """A run has ended."""
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def stage(self, text: str) -> None:
+        """Nothing."""
+
+    def tick(self, key: str, step: int, steps: int, loss: float) -> None:
+        """Nothing."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """Nothing."""
