@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 SlopeVerdict: TypeAlias = Literal["inside", "outside", "open"]
 
@@ -67,41 +68,5 @@ def fit_slope(
     freedom = (num_widths - 1) * (num_seeds - 1)
     variance = np.square(residual).sum() / freedom
     error = math.sqrt(variance * np.square(contrast).sum() / num_seeds)
-    half = t_quantile(1 - alpha / (2 * checks), freedom) * error
+    half = float(stdtrit(freedom, 1 - alpha / (2 * checks))) * error
     return Slope(value=slope, low=slope - half, high=slope + half)
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """The quantile of Student's t for whole degrees of freedom.
-
-    Args:
-        probability: In [0.5, 1).
-        freedom: At least 1.
-
-    Raises:
-        ValueError: An argument is out of range.
-    """
-    if not (0.5 <= probability < 1 and freedom >= 1):
-        raise ValueError(f"t_quantile({probability}, {freedom}): expected [0.5, 1) and ≥ 1")
-    low, high = 0.0, 1.0
-    while _t_cdf(high, freedom) < probability:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if _t_cdf(middle, freedom) < probability else (low, middle)
-    return (low + high) / 2
-
-
-def _t_cdf(t: float, freedom: int) -> float:
-    """P(T ≤ t) for t ≥ 0 as a finite sum. Abramowitz & Stegun 26.7.3 and 26.7.4."""
-    angle = math.atan2(t, math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    odd = freedom % 2
-    term = total = (cosine if odd else 1.0) if freedom > 1 else 0.0
-    for k in range(2 if not odd else 3, freedom - 1, 2):
-        term *= (k - 1) / k * cosine * cosine
-        total += term
-    inner = 2 / math.pi * (angle + sine * total) if odd else sine * total
-    return 0.5 + 0.5 * inner

@@ -8,22 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mudit.analysis.slopes import Slope, fit_slope, t_quantile
+from mudit.analysis.slopes import Slope, fit_slope
 
 WIDTHS = np.array([32.0, 64.0, 128.0, 256.0])
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 12, 45, 200])
-@pytest.mark.parametrize("tail", [0.25, 0.05, 1e-3, 1e-5, 1e-7])
-def test_t_quantile_is_scipys(freedom, tail) -> None:
-    mine, theirs = t_quantile(1 - tail, freedom), stats.t.ppf(1 - tail, freedom)
-    assert math.isclose(mine, theirs, rel_tol=1e-6)  # 1 - 1e-7 has ten digits left
-
-
-@pytest.mark.parametrize(("probability", "freedom"), [(0.4, 3), (1.0, 3), (0.9, 0)])
-def test_t_quantile_refuses(probability, freedom) -> None:
-    with pytest.raises(ValueError, match="t_quantile"):
-        t_quantile(probability, freedom)
 
 
 @pytest.mark.parametrize("exponent", [-1.0, -0.5, 0.0, 0.49, 1.0])
