@@ -38,18 +38,26 @@ CLASSES = (
     "CogView3PlusTransformer2DModel",
     "StableAudioDiTModel",
     "WanTransformer3DModel",
+    "AllegroTransformer3DModel",
+    "TransformerTemporalModel",
+    "CogView4Transformer2DModel",
+    "EasyAnimateTransformer3DModel",
 )
 _BASE, _WIDTHS = 64, (128, 320, 768)  # about; the next that a class takes
 _STEPS, _LR = 20, 2**-8
 _SEEDS = 32
-# With 32 seeds the first two were INCONCLUSIVE: three slopes near 0 each had intervals that reached
-# beyond ±0.2. The others were begun with more for that reason.
+# With 32 or 40 seeds the first three were INCONCLUSIVE: some slopes near 0 had intervals that
+# reached beyond ±0.2. The others were begun with more for that reason.
 _MORE_SEEDS = {
     "FluxTransformer2DModel": 48,
     "SanaTransformer2DModel": 48,
-    "CogView3PlusTransformer2DModel": 40,
+    "CogView3PlusTransformer2DModel": 80,
     "LTXVideoTransformer3DModel": 40,
     "StableAudioDiTModel": 40,
+    "AllegroTransformer3DModel": 40,
+    "TransformerTemporalModel": 80,
+    "CogView4Transformer2DModel": 80,
+    "EasyAnimateTransformer3DModel": 80,
 }
 _ROWS = RESULTS / "check_diffusers.jsonl"
 

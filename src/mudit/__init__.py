@@ -17,6 +17,8 @@ _HOMES = {
     "Plan": "mudit.parametrization",
     "StudyConfig": "mudit.tuning",
     "TransferResult": "mudit.tuning",
+    "TransferVerdict": "mudit.tuning",
+    "VerifyConfig": "mudit.tuning",
     "audit": "mudit.parametrization",
     "certify": "mudit.parametrization",
     "coordinate_check": "mudit.tuning",
@@ -24,6 +26,7 @@ _HOMES = {
     "plan": "mudit.parametrization",
     "read_base_shapes": "mudit.parametrization",
     "transfer": "mudit.tuning",
+    "verify": "mudit.tuning",
     "write_base_shapes": "mudit.parametrization",
 }
 
@@ -44,8 +47,11 @@ if TYPE_CHECKING:
         CoordinateCheck,
         StudyConfig,
         TransferResult,
+        TransferVerdict,
+        VerifyConfig,
         coordinate_check,
         transfer,
+        verify,
     )
 
 __all__ = [
@@ -57,6 +63,8 @@ __all__ = [
     "Plan",
     "StudyConfig",
     "TransferResult",
+    "TransferVerdict",
+    "VerifyConfig",
     "audit",
     "certify",
     "coordinate_check",
@@ -64,6 +72,7 @@ __all__ = [
     "plan",
     "read_base_shapes",
     "transfer",
+    "verify",
     "write_base_shapes",
 ]
 

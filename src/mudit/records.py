@@ -130,7 +130,7 @@ _KINDS: dict[str, type[Any]] = {
 
 def to_line(record: Record) -> str:
     """One line of JSON, newline included; non-finite floats become the strings nan, inf, -inf."""
-    row = {"kind": record.kind} | _finite(dataclasses.asdict(record))
+    row = {"kind": record.kind} | finite(dataclasses.asdict(record))
     return json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n"
 
 
@@ -164,9 +164,12 @@ def read_records(path: Path) -> Iterator[Record]:
                 ) from None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value for JSON, which has no nan, inf and -inf: these become strings, at any depth."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

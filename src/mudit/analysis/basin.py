@@ -36,9 +36,9 @@ Array: TypeAlias = NDArray[np.float64]
 Form: TypeAlias = Literal["symmetric", "skewed", "cliff"]
 Problem: TypeAlias = Literal["edge below", "edge above", "flat", "too few values", "all diverged"]
 
-_MOST_SKEW = 2.0
-_SKEWS = 25  # values of k that are tried at a time
-_ZOOMS = 4
+_MOST_SKEW = 3.0
+_SKEWS = 31  # values of k that are tried at a time
+_CLOSEST = 1e-4
 _MARGIN = 2.0  # octaves beyond the tried values
 # Octaves from the best optimum at which profiles are computed, to each side; finer near it.
 _OFFSETS: Array = np.concatenate([[0.0], np.geomspace(1e-3, 8.0, 50)])
@@ -320,7 +320,8 @@ class Profiles(NamedTuple):
     @property
     def floors(self) -> Array:
         """The least of each size's squares; shape (sizes, skews)."""
-        return np.array([squares.min(axis=1) for squares in self.squares])
+        found = [squares.min(axis=1) for squares in self.squares]
+        return np.array(found).reshape(len(found), len(self.skews))
 
 
 class BasinFit:
@@ -348,14 +349,18 @@ class BasinFit:
         tried = [run.log2_hp for rows in by_size.values() for run in rows]
         self._range = min(tried) - _MARGIN, max(tried) + _MARGIN
         wide = [one for one in everything if one.values >= _LEAST]
-        self.fitted, self.radius, self.misfit = _windows(wide)
-        runs_used = sum(len(one.y) - len(one.seeds) for one in self.fitted)
-        self.freedom = runs_used - 2 * len(self.fitted) - 1
-        self._fit(np.linspace(-_MOST_SKEW, _MOST_SKEW, _SKEWS))
-        # The data may tell skewnesses apart that lie closer together than those tried.
-        for _ in range(_ZOOMS):
-            if (closer := self._closer()) is not None:
-                self._fit(closer)
+        self.fitted, self.profiles, self.radius, self.misfit = _fitted(wide, self._range)
+        floors = self.profiles.floors.sum(axis=0)
+        self.best_skew = int(np.argmin(floors))
+        self.least = float(floors[self.best_skew])
+        self.skew = float(self.profiles.skews[self.best_skew])
+        self.freedom, self.variance = _freedom(self.fitted), math.nan
+        if self.misfit is not None and self.misfit < _MISFIT:
+            pure, freedom = _pure_error(self.fitted)
+            self.freedom -= freedom
+            self.variance = (self.least - pure) / self.freedom
+        elif self.freedom > 0:
+            self.variance = self.least / self.freedom
         self._bounded = [
             self._stopped(one, optima, squares)
             for one, optima, squares in zip(
@@ -364,36 +369,13 @@ class BasinFit:
         ]
         self.basins = tuple(self._basin(one) for one in everything)
 
-    def _fit(self, skews: Array) -> None:
-        optima = tuple(one.optima(skews, *self._range) for one in self.fitted)
-        squares = tuple(one.curvatures(at, skews)[0] for one, at in zip(self.fitted, optima))
-        self.profiles = Profiles(skews, optima, squares)
-        floors = self.profiles.floors.sum(axis=0) if self.fitted else np.zeros(len(skews))
-        self.best_skew = int(np.argmin(floors))
-        self.least, self.skew = float(floors[self.best_skew]), float(skews[self.best_skew])
-        self.variance = self.least / self.freedom if self.freedom > 0 else math.nan
-        if self.misfit is not None and self.misfit < _MISFIT:
-            pure, freedom = _pure_error(self.fitted)
-            self.variance = (self.least - pure) / (self.freedom - freedom)
-
-    def _closer(self) -> Array | None:
-        """Skewnesses around the best one, closer together; None if these are close enough."""
-        skews = self.profiles.skews
-        budget = self.least + min(self.allowance(0.999), _HUGE)
-        if not self.fitted:
-            return None
-        near = np.flatnonzero(self.profiles.floors.sum(axis=0) <= budget)
-        first, last = max(near[0] - 1, 0), min(near[-1] + 1, len(skews) - 1)
-        return None if last - first > _SKEWS / 2 else np.linspace(skews[first], skews[last], _SKEWS)
-
     def allowance(self, confidence: float) -> float:
         """How much more squares than the best fit a fit may leave over, two-sided."""
-        if math.isnan(self.variance):
-            return math.inf
-        freedom = self.freedom
-        if self.misfit is not None and self.misfit < _MISFIT:
-            freedom -= _pure_error(self.fitted)[1]
-        return float(stdtrit(freedom, 0.5 + confidence / 2)) ** 2 * self.variance
+        return (
+            math.inf
+            if math.isnan(self.variance)
+            else _t(self.freedom, confidence) ** 2 * self.variance
+        )
 
     # --- optima ----------------------------------------------------------------------------------
 
@@ -434,12 +416,17 @@ class BasinFit:
         Args:
             weights: One for each fitted size.
             confidence: Two-sided.
+
+        Raises:
+            ValueError: No size has a fit.
         """
         chosen = [
             (w, optima, squares)
             for w, optima, squares in zip(weights, self.profiles.optima, self._bounded, strict=True)
             if w != 0
         ]
+        if not self.fitted:
+            raise ValueError("no size has a basin")
         floors = np.sum([squares.min(axis=1) for squares in self._bounded], axis=0)
         best = int(np.argmin(floors))
         value = sum(w * _bottom(optima[best], squares[best]) for w, optima, squares in chosen)
@@ -552,9 +539,9 @@ def _reach(optima: Array, squares: Array, budget: float, weight: float) -> Array
     excess = squares - squares.min()
     if weight < 0:
         optima, excess = optima[::-1], excess[::-1]
-    # The least excess at an optimum or beyond it; it rises along the optima.
-    beyond = np.minimum(np.minimum.accumulate(excess[::-1])[::-1], _HUGE)
-    shares = min(budget, _HUGE) * np.arange(_SHARES + 1) / _SHARES
+    # Root of the least excess at an optimum or beyond it: rises along the optima, about linearly.
+    beyond = np.sqrt(np.minimum(np.minimum.accumulate(excess[::-1])[::-1], _HUGE))
+    shares = np.sqrt(min(budget, _HUGE) * np.arange(_SHARES + 1) / _SHARES)
     last = np.searchsorted(beyond, shares, side="right") - 1
     after = np.minimum(last + 1, len(optima) - 1)
     rise = beyond[after] - beyond[last]
@@ -574,24 +561,55 @@ _LEFT = np.clip(np.subtract.outer(np.arange(_SHARES + 1), np.arange(_SHARES + 1)
 _RIGHT = np.tri(_SHARES + 1, dtype=bool)
 
 
-# --- which runs a fit uses ----------------------------------------------------------------------
+# --- fitting ------------------------------------------------------------------------------------
 
 
-def _windows(sizes: Sequence[_Size]) -> tuple[list[_Size], float, float | None]:
-    """The sizes with the widest window that basins fit, its radius, and the F test's level."""
+def _fitted(
+    sizes: Sequence[_Size], ends: tuple[float, float]
+) -> tuple[list[_Size], Profiles, float, float | None]:
+    """The sizes with the widest window that basins fit, the fit, its radius, the F test's level."""
     if not sizes:
-        return [], 0.0, None
+        return [], Profiles(np.zeros(1), (), ()), 0.0, None
     distances = [np.abs(one.x - (one.best or 0.0)).round(6) for one in sizes]
-    found: tuple[list[_Size], float, float | None] | None = None
+    found: tuple[list[_Size], Profiles, float, float | None] | None = None
     for radius in np.unique(np.concatenate(distances))[::-1].tolist():
         kept = [one.window(radius) for one in sizes]
         if found is not None and min(one.values for one in kept) < _LEAST:
             break
-        found = kept, radius, _misfit(kept)
-        if found[2] is None or found[2] >= _MISFIT:
+        profiles = _profiles(kept, ends)
+        found = kept, profiles, radius, _misfit(kept, float(profiles.floors.sum(axis=0).min()))
+        if found[3] is None or found[3] >= _MISFIT:
             break
     assert found is not None
     return found
+
+
+def _profiles(sizes: Sequence[_Size], ends: tuple[float, float]) -> Profiles:
+    """The best fits by skewness and optimum, with skewnesses as close as the data tell apart."""
+    skews, freedom = np.linspace(-_MOST_SKEW, _MOST_SKEW, _SKEWS), _freedom(sizes)
+    while True:
+        optima = tuple(one.optima(skews, *ends) for one in sizes)
+        squares = tuple(one.curvatures(at, skews)[0] for one, at in zip(sizes, optima))
+        found = Profiles(skews, optima, squares)
+        floors = found.floors.sum(axis=0)
+        if freedom < 1 or skews[1] - skews[0] < _CLOSEST:
+            return found
+        budget = floors.min() * (1 + _t(freedom, 0.999) ** 2 / freedom)
+        near = np.flatnonzero(floors <= budget)
+        first, last = max(near[0] - 1, 0), min(near[-1] + 1, _SKEWS - 1)
+        if last - first > 0.75 * _SKEWS:
+            return found
+        skews = np.linspace(skews[first], skews[last], _SKEWS)
+
+
+def _freedom(sizes: Sequence[_Size]) -> int:
+    """Degrees of freedom that basins and blocks leave: each size has m and c, and all share k."""
+    return sum(len(one.y) - len(one.seeds) - 2 for one in sizes) - 1
+
+
+def _t(freedom: int, confidence: float) -> float:
+    """Student's quantile, two-sided."""
+    return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def _pure_error(sizes: Sequence[_Size]) -> tuple[float, int]:
@@ -599,15 +617,10 @@ def _pure_error(sizes: Sequence[_Size]) -> tuple[float, int]:
     return sum(squares for squares, _ in parts), sum(freedom for _, freedom in parts)
 
 
-def _misfit(sizes: Sequence[_Size]) -> float | None:
+def _misfit(sizes: Sequence[_Size], left: float) -> float | None:
     """Level of the F test: what basins leave over, beyond what values and blocks do."""
     pure, freedom = _pure_error(sizes)
-    extra = sum(one.values for one in sizes) - 3 * len(sizes) - 1
+    extra = _freedom(sizes) - freedom
     if freedom < 1 or extra < 1 or pure <= 0:
         return None
-    skews = np.linspace(-_MOST_SKEW, _MOST_SKEW, 2 * _SKEWS)
-    x = np.concatenate([one.x for one in sizes])
-    ends = x.min() - _MARGIN, x.max() + _MARGIN
-    squares = [one.curvatures(one.optima(skews, *ends), skews)[0].min(axis=1) for one in sizes]
-    left = float(np.sum(squares, axis=0).min())
     return float(fdtrc(extra, freedom, max(left - pure, 0.0) / extra / (pure / freedom)))

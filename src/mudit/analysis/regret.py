@@ -38,7 +38,7 @@ def regret(fit: BasinFit, proxy: int, confidence: float) -> Interval:
         confidence: Of each end by itself.
 
     Returns:
-        Infinite, from 0, where a doubling gains nothing.
+        Infinite where a doubling gains nothing, from 0 unless the optimum diverges.
 
     Raises:
         ValueError: There is no such smaller size.
@@ -46,13 +46,13 @@ def regret(fit: BasinFit, proxy: int, confidence: float) -> Interval:
     last = len(fit.fitted) - 1
     if not 0 <= proxy < last:
         raise ValueError(f"proxy is {proxy}, expected 0 to {last - 1}")
-    gain = gain_per_doubling(fit)
-    if gain <= 0:
-        return Interval(math.inf, 0.0, math.inf)
+    allowance = fit.allowance(2 * confidence - 1)
+    candidates, gain = _candidates(fit, proxy, allowance), gain_per_doubling(fit)
+    if gain <= 0 or fit.diverges(last, fit.line(proxy).optimum):
+        certain = all(np.isinf(one.lost).all() for one in candidates)
+        return Interval(math.inf, math.inf if certain else 0.0, math.inf)
     value = (fit.loss_at(last, fit.line(proxy).optimum) - fit.line(last).loss) / gain
     value = max(value, 0.0)
-    allowance = fit.allowance(2 * confidence - 1)
-    candidates = _candidates(fit, proxy, allowance)
     budget = fit.least + allowance
     return Interval(value, _lowest(candidates, budget, value), _highest(candidates, budget))
 

@@ -11,16 +11,18 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from mudit.errors import UsageError
 from mudit.models import ARCHITECTURES
-from mudit.tuning import DEFAULT_ARCHITECTURE, StudyConfig
+from mudit.tuning import DEFAULT_ARCHITECTURE, ExperimentConfig, StudyConfig
 
-T = TypeVar("T")
+Experiment = TypeVar("Experiment", bound=ExperimentConfig)
 
 
-def study_parser(verb: str, description: str) -> ArgumentParser:
+def study_parser(
+    verb: str, description: str, config: type[ExperimentConfig] = StudyConfig
+) -> ArgumentParser:
     """A parser of all of a study's options, `--config` and dotted overrides."""
     parser = make_parser(verb, description)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    parser.add_class_arguments(StudyConfig, None)
+    parser.add_class_arguments(config, None)
     # Spelt out for --help; `parse_study` reads it before the parser does.
     names = ", ".join(ARCHITECTURES)
     parser.epilog = f"--model NAME trains another architecture: {names}."
@@ -33,6 +35,13 @@ def make_parser(verb: str, description: str) -> ArgumentParser:
 
 
 def parse_study(parser: ArgumentParser, argv: Sequence[str]) -> StudyConfig:
+    """The transfer study's config; see `parse_experiment`."""
+    return parse_experiment(parser, argv, StudyConfig)
+
+
+def parse_experiment(
+    parser: ArgumentParser, argv: Sequence[str], config: type[Experiment]
+) -> Experiment:
     """The study's config; `--model NAME` stands for what makes an architecture train here.
 
     Raises:
@@ -56,7 +65,8 @@ def parse_study(parser: ArgumentParser, argv: Sequence[str]) -> StudyConfig:
         options.append(f"--hps.eps={ARCHITECTURES[name].eps}")
         if name != DEFAULT_ARCHITECTURE:  # beside the default study, not in its folder
             parser.set_defaults({"folder": f"{parser.get_default('folder')}-{name}"})
-    return _study_config(parse(parser, options))
+    values: dict[str, Any] = dict(parse(parser, options).items())
+    return config(**{key: value for key, value in values.items() if key != "config"})
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
@@ -70,12 +80,6 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         return namespace
     except ArgumentError as error:
         raise UsageError(_explained(parser, str(error))) from None
-
-
-def _study_config(namespace: Namespace) -> StudyConfig:
-    """The study's config from parsed options."""
-    values: dict[str, Any] = dict(namespace.items())
-    return StudyConfig(**{key: value for key, value in values.items() if key != "config"})
 
 
 def output_path(text: str) -> Path:

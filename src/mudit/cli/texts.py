@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mudit.tuning import Branch, Preview, TransferResult
+from mudit.tuning import Branch, Preview, TransferResult, TransferVerdict, VerifyPreview
 
 
 def cost_text(preview: Preview) -> str:
@@ -42,3 +42,22 @@ def transfer_line(result: TransferResult) -> str:
         f"{best} → {outcome}; search cost {100 * result.cost_ratio:.1f} % of the target's.\n"
         f"{result.report}"
     )
+
+
+def grid_text(preview: VerifyPreview) -> str:
+    """Config and cost of a verify study."""
+    runs = ", ".join(f"{count} under {name}" for name, count in preview.runs.items())
+    ratio = preview.flops / preview.target_flops
+    return (
+        f"config:\n{preview.config.claim()}\n{sum(preview.runs.values())} runs ({runs}), "
+        f"{preview.flops:.3g} FLOPs in all: as much as {ratio:.1f} runs at the target, "
+        f"{preview.config.across} {preview.config.target}."
+    )
+
+
+def verdict_text(found: TransferVerdict) -> str:
+    """A verify study's verdict and its findings."""
+    config = found.config
+    lines = [f"{found.verdict}: {config.hp} across {config.across}"]
+    lines += [f"  {finding.message}" for finding in found.findings]
+    return "\n".join([*lines, f"{config.folder}/verdict.md"])

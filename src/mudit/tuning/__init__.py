@@ -1,7 +1,8 @@
-"""Search on a proxy and transfer to a target (Algorithm 4)."""
+"""Search on a proxy and transfer to a target (Algorithm 4); does it transfer (1 to 3)?"""
 
 from mudit.tuning.config import (
     DEFAULT_ARCHITECTURE,
+    ExperimentConfig,
     ModelConfig,
     SamplingConfig,
     SearchConfig,
@@ -22,11 +23,20 @@ from mudit.tuning.study import (
 )
 from mudit.tuning.summary import write_study_report
 from mudit.tuning.transfer import Preview, preview, train_target, transfer
+from mudit.tuning.verify import (
+    TransferVerdict,
+    VerifyPreview,
+    preview_grid,
+    read_verdict,
+    verify,
+    write_verdict,
+)
 
 __all__ = [
     "DEFAULT_ARCHITECTURE",
     "Branch",
     "CoordinateCheck",
+    "ExperimentConfig",
     "FailedSearch",
     "Listener",
     "ModelConfig",
@@ -37,13 +47,19 @@ __all__ = [
     "StudyConfig",
     "TaskConfig",
     "TransferResult",
+    "TransferVerdict",
     "VerifyConfig",
+    "VerifyPreview",
     "coordinate_check",
     "preview",
+    "preview_grid",
     "read_branch",
     "read_control",
     "read_study",
+    "read_verdict",
     "train_target",
     "transfer",
+    "verify",
     "write_study_report",
+    "write_verdict",
 ]

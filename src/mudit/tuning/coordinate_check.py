@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ import torch
 from mudit.errors import UsageError
 from mudit.parametrization import Plan
 from mudit.program import Build
-from mudit.records import Finding
+from mudit.records import Finding, finite
 from mudit.tuning.check_rows import (
     BOUND,
     CONTROL_SLOPE,
@@ -99,7 +99,7 @@ class CoordinateCheck:
     def to_json(self) -> str:
         """All of it as JSON text; numbers that are not finite become strings."""
         fields = {"bound": BOUND} | dataclasses.asdict(self)
-        return json.dumps(_finite(fields), indent=1, allow_nan=False) + "\n"
+        return json.dumps(finite(fields), indent=1, allow_nan=False) + "\n"
 
     def save(self, path: str | Path) -> None:
         """Write `to_json()` to a file."""
@@ -402,13 +402,3 @@ def _mean_losses(table: Table, settings: CheckSettings) -> tuple[tuple[float, ..
         for width in settings.widths
     ]
     return tuple(tuple(map(float, losses)) for losses in by_width)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

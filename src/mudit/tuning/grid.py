@@ -36,6 +36,7 @@ class VerifyConfig(ExperimentConfig):
     Algorithms 1 (width), 2 (batch size) and 3 (steps) of the paper.
 
     Attributes:
+        folder: Where the study lives; `{across}` in it stands for the axis.
         across: The axis.
         sizes: Its sizes, smallest to largest; empty: three sizes, two doublings.
         task: The sizes that the axis does not vary.
@@ -46,7 +47,7 @@ class VerifyConfig(ExperimentConfig):
         control: `sp` runs the same grid under the standard parametrization beside it.
     """
 
-    folder: str = "runs/verify"
+    folder: str = "runs/verify-{across}"
     across: Axis = "width"
     sizes: tuple[int, ...] = ()
     task: TaskConfig = field(default_factory=lambda: TaskConfig(width=64, batch_size=64, steps=300))
@@ -58,6 +59,7 @@ class VerifyConfig(ExperimentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "folder", self.folder.replace("{across}", self.across))
         sizes = self.sizes or _SIZES[self.across]
         if len(set(sizes)) < len(sizes):
             raise UsageError(f"sizes is {list(sizes)}, which names a size twice.")

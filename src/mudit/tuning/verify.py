@@ -11,29 +11,301 @@ A study is one folder:
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from mudit.analysis.basin import Run
+from mudit.analysis.transferability import Transferability, judge
 from mudit.data import Splits
-from mudit.errors import UsageError
+from mudit.errors import DataError, UsageError
 from mudit.parametrization import Parametrization
-from mudit.records import TrialRecord
-from mudit.training import claim_folder, exclusive, make_plan, open_splits, resolve_device
+from mudit.records import Finding, TrialRecord, Verdict, finite
+from mudit.training import (
+    claim_folder,
+    exclusive,
+    make_plan,
+    open_splits,
+    read_config,
+    read_trial,
+    resolve_device,
+    step_flops,
+    write_text,
+)
 from mudit.tuning.config import resolved
 from mudit.tuning.grid import (
     GridPoint,
     VerifyConfig,
     grid_jobs,
     grid_points_of,
+    point_of,
     read_extension,
     same_model,
+    write_extension,
 )
 from mudit.tuning.listener import Listener, Silent
-from mudit.tuning.pool import stop_on_interrupt
+from mudit.tuning.pool import Job, stop_on_interrupt
 from mudit.tuning.queue import run_queue
 from mudit.tuning.study import refuse_foreign
+from mudit.tuning.verify_text import markdown
 
 Records = dict[Parametrization, tuple[TrialRecord, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferVerdict:
+    """What a verify study came to.
+
+    Attributes:
+        config: The study.
+        main: What the runs under μP say.
+        control: What the runs under sp say, if there are any.
+        findings: In sentences: reasons, what the control says, and what to run next.
+        records: All runs, by parametrization.
+    """
+
+    config: VerifyConfig
+    main: Transferability
+    control: Transferability | None
+    findings: tuple[Finding, ...]
+    records: Records
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS, FAIL or INCONCLUSIVE: that on μP."""
+        return self.main.verdict
+
+    def to_markdown(self) -> str:
+        """Verdict, findings, and the numbers of each size."""
+        return markdown(self.config, self.main, self.control, self.findings)
+
+    def to_json(self) -> str:
+        """Everything but the runs' records; they lie in the runs' folders."""
+        fields = {
+            "verdict": self.verdict,
+            "config": dataclasses.asdict(self.config),
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "mup": _fields(self.main),
+            "sp": None if self.control is None else _fields(self.control),
+        }
+        return json.dumps(finite(fields), indent=1, allow_nan=False) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_json()` to a file."""
+        write_text(Path(path), self.to_json())
+
+
+def _fields(found: Transferability) -> dict[str, object]:
+    """As a dictionary; named tuples become dictionaries too."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, tuple) and hasattr(value, "_asdict"):
+            return {key: plain(item) for key, item in value._asdict().items()}
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+    fields = plain(found)
+    assert isinstance(fields, dict)
+    return fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyPreview:
+    """What a verify study would do.
+
+    Attributes:
+        config: The complete config.
+        runs: Training runs, by parametrization; runs that sp shares with μP count once.
+        flops: Of all of them.
+        target_flops: Of one run at the target's size.
+    """
+
+    config: VerifyConfig
+    runs: dict[Parametrization, int]
+    flops: float
+    target_flops: float
+
+
+def preview_grid(config: VerifyConfig) -> VerifyPreview:
+    """The config and cost of a verify study, without running it.
+
+    Raises:
+        MuditError: As `verify`, for what can be seen beforehand.
+    """
+    splits = open_splits(config.data)
+    config = resolved(config, splits)
+    _refuse(config, splits)
+    points = grid_points_of(config, read_extension(Path(config.folder)))
+    jobs = {
+        job.key: (parametrization, job)
+        for parametrization in reversed(parametrizations(config))
+        for job in grid_jobs(config, splits, parametrization, points)
+    }
+    chosen = [parametrization for parametrization, _ in jobs.values()]
+    by_model = {
+        (job.config.model, job.config.batch_size): step_flops(
+            job.config.model, job.config.batch_size
+        )
+        for _, job in jobs.values()
+    }
+    largest = GridPoint(size=config.target, value=config.grid()[0], seed=0)
+    target = grid_jobs(config, splits, "mup", [largest])[0].config
+    return VerifyPreview(
+        config=config,
+        runs={name: chosen.count(name) for name in parametrizations(config)},
+        flops=sum(
+            by_model[job.config.model, job.config.batch_size] * job.config.steps
+            for _, job in jobs.values()
+        ),
+        target_flops=step_flops(target.model, target.batch_size) * target.steps,
+    )
+
+
+def verify(
+    config: VerifyConfig,
+    *,
+    extend: bool = False,
+    command: str = "mudit.verify(config)",
+    listener: Listener | None = None,
+) -> TransferVerdict:
+    """Run a verify study, or what is left of it, and judge it.
+
+    Args:
+        config: The study.
+        extend: If the verdict is INCONCLUSIVE, run what it says would help, and judge again. If
+            only the control's is, extend for that; both always have the same grid.
+        command: What the report names as its origin.
+        listener: Told of progress.
+
+    Raises:
+        ConfigMismatchError: The folder holds a study of another config.
+        DataError: The data are missing or damaged.
+        EnvironmentFailure: The disk is full, say.
+        Interrupted: Ctrl-C; the same command resumes.
+    """
+    listener = listener or Silent()
+    found = _judged(config, run_grid(config, listener=listener))
+    if extend:
+        added = _extension(found)
+        if added:
+            listener.stage(f"extending the grid by {len(added)} points")
+            folder = Path(config.folder)
+            with exclusive(folder):
+                write_extension(folder, [*read_extension(folder), *added])
+            found = _judged(config, run_grid(config, listener=listener))
+        else:
+            listener.stage("there is nothing to extend the grid by")
+    write_verdict(found, command=command)
+    return found
+
+
+def read_verdict(folder: Path) -> TransferVerdict:
+    """Judge the finished study in a folder again.
+
+    Raises:
+        DataError: There is none, or it is not finished.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise DataError(f"{folder} holds no study: there is no config.json in it.")
+    config = dataclasses.replace(read_config(VerifyConfig, path), folder=str(folder))
+    splits = open_splits(config.data)
+    points = grid_points_of(config, read_extension(folder))
+    records: Records = {}
+    for parametrization in parametrizations(config):
+        paths = [
+            job.folder / "trial.json" for job in grid_jobs(config, splits, parametrization, points)
+        ]
+        if missing := [path for path in paths if not path.exists()]:
+            raise DataError(
+                f"{len(missing)} of {len(paths)} runs under {parametrization} are not finished, "
+                f"e.g. {missing[0].parent.name}. Repeat the command that began the study first."
+            )
+        records[parametrization] = tuple(map(read_trial, paths))
+    return _judged(config, records)
+
+
+def write_verdict(found: TransferVerdict, *, command: str) -> None:
+    """Write `verdict.json` and `verdict.md` into the study's folder."""
+    folder = Path(found.config.folder)
+    found.save(folder / "verdict.json")
+    text = f"{found.to_markdown()}\nMade by: `{command}`\n"
+    write_text(folder / "verdict.md", text)
+
+
+# --- judging ------------------------------------------------------------------------------------
+
+
+def _judged(config: VerifyConfig, records: Records) -> TransferVerdict:
+    main = judge(_runs(config, records["mup"]), target=config.target)
+    control = None
+    if "sp" in records:
+        control = judge(_runs(config, records["sp"]), target=config.target)
+    findings = [*main.reasons, _control_words(config, main, control)]
+    findings += [suggestion.message for suggestion in main.suggestions]
+    if any(suggestion.runs for suggestion in main.suggestions):
+        findings.append("`--extend` runs just that.")
+    return TransferVerdict(
+        config=config,
+        main=main,
+        control=control,
+        findings=tuple(Finding(message=text) for text in findings if text),
+        records=records,
+    )
+
+
+def _runs(config: VerifyConfig, records: tuple[TrialRecord, ...]) -> list[Run]:
+    """The records as the analysis takes them."""
+    runs = []
+    for record in records:
+        point = point_of(config, record)
+        runs.append(
+            Run(
+                size=point.size,
+                log2_hp=math.log2(point.value),
+                seed=point.seed,
+                loss=math.nan if record.score is None else record.score,
+            )
+        )
+    return runs
+
+
+def _control_words(
+    config: VerifyConfig, main: Transferability, control: Transferability | None
+) -> str:
+    if control is None:
+        if config.control == "none":
+            return "No control was run, so this does not show what μP adds."
+        return (
+            "At base width sp and μP are the same model bit for bit, so there is no control: this "
+            "study cannot tell them apart. Take another width or parametrization.base_width."
+        )
+    if control.verdict == "PASS" and main.verdict == "PASS":
+        return "sp passes too: this study cannot tell the two apart."
+    return f"Under sp the verdict is {control.verdict}: {control.reasons[0]}"
+
+
+def _extension(found: TransferVerdict) -> list[GridPoint]:
+    """The points that the suggestions name and that are not there yet."""
+    judged = [found.main, *([found.control] if found.control is not None else [])]
+    open_ = [one for one in judged if one.verdict == "INCONCLUSIVE"]
+    if not open_:
+        return []
+    there = {point_of(found.config, record) for record in found.records["mup"]}
+    values = {math.log2(point.value): point.value for point in there}
+    added = {
+        GridPoint(size=size, value=values.get(x) or found.config.exact(2.0**x), seed=seed)
+        for suggestion in open_[0].suggestions
+        for size, x, seed in suggestion.runs
+    }
+    return sorted(added - there)
+
+
+# --- training -----------------------------------------------------------------------------------
 
 
 def run_grid(config: VerifyConfig, *, listener: Listener | None = None) -> Records:
@@ -62,10 +334,16 @@ def run_grid(config: VerifyConfig, *, listener: Listener | None = None) -> Recor
     with exclusive(folder), stop_on_interrupt() as should_stop:
         claim_folder(folder, config.claim())
         points = grid_points_of(config, read_extension(folder))
-        return {
-            parametrization: _train(config, splits, parametrization, points, listener, should_stop)
-            for parametrization in parametrizations(config)
-        }
+        done: dict[str, TrialRecord] = {}
+        found: Records = {}
+        for parametrization in parametrizations(config):
+            jobs = grid_jobs(config, splits, parametrization, points)
+            left = [job for job in jobs if job.key not in done]
+            listener.stage(_stage(config, parametrization, points, len(left)))
+            for record in _train(config, parametrization, left, listener, should_stop):
+                done[record.key] = record
+            found[parametrization] = tuple(done[job.key] for job in jobs)
+        return found
 
 
 def parametrizations(config: VerifyConfig) -> tuple[Parametrization, ...]:
@@ -89,21 +367,25 @@ def _refuse(config: VerifyConfig, splits: Splits) -> None:
             make_plan(grid_jobs(config, splits, parametrization, [point])[0].config)
 
 
+def _stage(
+    config: VerifyConfig, parametrization: Parametrization, points: list[GridPoint], runs: int
+) -> str:
+    seeds, values = {point.seed for point in points}, {point.value for point in points}
+    return (
+        f"training {runs} runs under {parametrization}: {config.across} "
+        f"{', '.join(map(str, config.sizes))}, {config.hp} at {len(values)} values, "
+        f"{len(seeds)} seeds"
+    )
+
+
 def _train(
     config: VerifyConfig,
-    splits: Splits,
     parametrization: Parametrization,
-    points: list[GridPoint],
+    jobs: list[Job],
     listener: Listener,
     should_stop: Callable[[], bool],
 ) -> tuple[TrialRecord, ...]:
-    jobs = grid_jobs(config, splits, parametrization, points)
-    listener.stage(
-        f"training {len(jobs)} runs under {parametrization}: {config.across} "
-        f"{', '.join(map(str, config.sizes))}, {config.hp} at {len(config.grid())} values, "
-        f"{config.seeds} seeds"
-    )
-    values = [point.value for point in points]
+    values = [job.point[config.hp] for job in jobs]
     return run_queue(
         jobs,
         folder=Path(config.folder),
