@@ -184,13 +184,18 @@ def asymptote(fit: BasinFit) -> Interval | None:
     sizes = np.array([float(one.size) for one in fit.fitted])
     losses = np.array([fit.line(i).loss for i in range(len(sizes))])
     variance = fit.variance * np.mean([one.block_variance for one in fit.fitted])
-    alphas = np.geomspace(0.05, 3, 200)
-    found = [_power_law((sizes / sizes[-1]) ** -alpha, losses) for alpha in alphas]
-    left = np.array([squares for squares, _, _ in found])
-    best = int(np.argmin(left))
-    if not math.isfinite(variance):
-        return Interval(found[best][1], -math.inf, math.inf)
     allowance = float(stdtrit(max(fit.freedom, 1), 0.975)) ** 2 * variance
+    alphas = np.geomspace(0.05, 3, 200)
+    for _ in range(4):  # the noise may tell α apart that lie closer than those tried
+        found = [_power_law((sizes / sizes[-1]) ** -alpha, losses) for alpha in alphas]
+        left = np.array([squares for squares, _, _ in found])
+        best, near = int(np.argmin(left)), np.flatnonzero(left <= left.min() + allowance)
+        if not math.isfinite(variance):
+            return Interval(found[best][1], -math.inf, math.inf)
+        if len(near) > len(alphas) / 2:
+            break
+        first, last = max(near[0] - 1, 0), min(near[-1] + 1, len(alphas) - 1)
+        alphas = np.linspace(alphas[first], alphas[last], len(alphas))
     spare = left.min() + allowance - left
     reach = [
         (a - math.sqrt(s * unit), a + math.sqrt(s * unit))
