@@ -53,7 +53,7 @@ COVERAGE = (
     Case("cliff before the bottom", {"skew": 0.3, "cliff": -1.2}),
     Case("flat", {"curvature": 0.0005}),
 )
-# Three sizes, so that the reach is at its bound too, and a large gain, so that regret decides nothing.
+# Three sizes, so that the reach is at its bound too; a large gain, so that regret decides nothing.
 _BOUND = {"drift": 0.25, "sizes": SIZES[:3], "gain": 0.5}
 AT_THE_BOUND = (
     Case("symmetric", _BOUND),

@@ -51,7 +51,7 @@ def grid_text(preview: VerifyPreview) -> str:
     return (
         f"config:\n{preview.config.claim()}\n{sum(preview.runs.values())} runs ({runs}), "
         f"{preview.flops:.3g} FLOPs in all: as much as {ratio:.1f} runs at the target, "
-        f"{preview.config.across} {preview.config.target}."
+        f"{preview.config.across} {preview.config.target_size}."
     )
 
 

@@ -69,9 +69,7 @@ class VerifyConfig(ExperimentConfig):
                 "needs three."
             )
         object.__setattr__(self, "sizes", tuple(sorted(sizes)))
-        if not self.target:
-            object.__setattr__(self, "target", max(sizes))
-        if self.target < max(sizes):
+        if self.target_size < max(sizes):
             raise UsageError(
                 f"target is {self.target}, expected at least the largest size, {max(sizes)}: HPs "
                 "are carried to larger sizes."
@@ -83,6 +81,11 @@ class VerifyConfig(ExperimentConfig):
                 f"values is {self.values!r}, which is one point: there is no optimum to find. Give "
                 "five or more, e.g. --values 'log2(-9, -4)'."
             )
+
+    @property
+    def target_size(self) -> int:
+        """The size that HPs are to be carried to."""
+        return self.target or max(self.sizes)
 
     def grid(self) -> tuple[float, ...]:
         """The values of the HP, ascending.

@@ -152,7 +152,7 @@ def preview_grid(config: VerifyConfig) -> VerifyPreview:
         )
         for _, job in jobs.values()
     }
-    largest = GridPoint(size=config.target, value=config.grid()[0], seed=0)
+    largest = GridPoint(size=config.target_size, value=config.grid()[0], seed=0)
     target = grid_jobs(config, splits, "mup", [largest])[0].config
     return VerifyPreview(
         config=config,
@@ -241,10 +241,10 @@ def write_verdict(found: TransferVerdict, *, command: str) -> None:
 
 
 def _judged(config: VerifyConfig, records: Records) -> TransferVerdict:
-    main = judge(_runs(config, records["mup"]), target=config.target)
+    main = judge(_runs(config, records["mup"]), target=config.target_size)
     control = None
     if "sp" in records:
-        control = judge(_runs(config, records["sp"]), target=config.target)
+        control = judge(_runs(config, records["sp"]), target=config.target_size)
     findings = [*main.reasons, _control_words(config, main, control)]
     findings += [suggestion.message for suggestion in main.suggestions]
     if any(suggestion.runs for suggestion in main.suggestions):

@@ -24,7 +24,7 @@ def markdown(
     parts = [
         f"# Transfer of {config.hp} across {config.across}: {main.verdict}\n",
         f"Algorithm {_ALGORITHMS[config.across]}; {config.across} {sizes}, target "
-        f"{config.target}; {config.hp} at {config.values}; {config.seeds} seeds.\n",
+        f"{config.target_size}; {config.hp} at {config.values}; {config.seeds} seeds.\n",
         "".join(f"- {finding.message}\n" for finding in findings),
         _numbers("μP", main),
     ]
