@@ -46,13 +46,28 @@ def regret(fit: BasinFit, proxy: int, confidence: float) -> Interval:
     last = len(fit.fitted) - 1
     if not 0 <= proxy < last:
         raise ValueError(f"proxy is {proxy}, expected 0 to {last - 1}")
+    return _regret(fit, fit.line(proxy).optimum, confidence, proxy=proxy)
+
+
+def regret_of(fit: BasinFit, log2_hp: float, confidence: float) -> Interval:
+    """The same for an HP that is given, whoever chose it, e.g. the best one tried on a proxy.
+
+    Raises:
+        ValueError: Fewer than two sizes have a basin.
+    """
+    if len(fit.fitted) < 2:
+        raise ValueError(f"{len(fit.fitted)} sizes have a basin, expected two or more")
+    return _regret(fit, log2_hp, confidence, proxy=None)
+
+
+def _regret(fit: BasinFit, log2_hp: float, confidence: float, *, proxy: int | None) -> Interval:
+    last, gain = len(fit.fitted) - 1, gain_per_doubling(fit)
     allowance = fit.allowance(2 * confidence - 1)
-    candidates, gain = _candidates(fit, proxy, allowance), gain_per_doubling(fit)
-    if gain <= 0 or fit.diverges(last, fit.line(proxy).optimum):
+    candidates = _candidates(fit, log2_hp, allowance, proxy=proxy)
+    if gain <= 0 or fit.diverges(last, log2_hp):
         certain = all(np.isinf(one.lost).all() for one in candidates)
         return Interval(math.inf, math.inf if certain else 0.0, math.inf)
-    value = (fit.loss_at(last, fit.line(proxy).optimum) - fit.line(last).loss) / gain
-    value = max(value, 0.0)
+    value = max((fit.loss_at(last, log2_hp) - fit.line(last).loss) / gain, 0.0)
     budget = fit.least + allowance
     return Interval(value, _lowest(candidates, budget, value), _highest(candidates, budget))
 
@@ -85,7 +100,9 @@ class _Candidates(NamedTuple):
         return float((self.squares + cost).min())
 
 
-def _candidates(fit: BasinFit, proxy: int, allowance: float) -> list[_Candidates]:
+def _candidates(
+    fit: BasinFit, log2_hp: float, allowance: float, *, proxy: int | None
+) -> list[_Candidates]:
     last, doublings = len(fit.fitted) - 1, _doublings(fit)
     profiles, floors = fit.profiles, fit.profiles.floors
     noise = fit.fitted[last - 1].block_variance + fit.fitted[last].block_variance
@@ -94,18 +111,22 @@ def _candidates(fit: BasinFit, proxy: int, allowance: float) -> list[_Candidates
         budget = fit.least + allowance - floor
         if budget < 0:
             continue
-        skew = profiles.skews[k]
-        near = [_thinned(profiles.squares[i][k] - floors[i, k] <= budget) for i in (proxy, last)]
-        carried = np.clip(profiles.optima[proxy][k][near[0]], *fit.fitted[proxy].stable)
+        skew, carried, base = profiles.skews[k], np.array([log2_hp]), np.array([floor])
+        if proxy is not None:
+            squares = profiles.squares[proxy][k]
+            near = _thinned(squares - floors[proxy, k] <= budget)
+            carried = np.clip(profiles.optima[proxy][k][near], *fit.fitted[proxy].stable)
+            base = floor - floors[proxy, k] + squares[near]
         diverges = np.array([fit.diverges(last, float(x)) for x in carried])
-        base = floor - floors[proxy, k] - floors[last, k] + profiles.squares[proxy][k][near[0]]
-        before, lines = fit.line(last - 1, k), fit.lines(last, k, profiles.optima[last][k][near[1]])
+        squares = profiles.squares[last][k] - floors[last, k]
+        near = _thinned(squares <= budget)
+        before, lines = fit.line(last - 1, k), fit.lines(last, k, profiles.optima[last][k][near])
         m, own, c, c_variance, _, mean_shape, loss = np.array(lines).T[:, :, None]
         at_own = linex(own - m, skew)
         lost = np.maximum(linex(carried - m, skew) - at_own, 0.0)
         found.append(
             _Candidates(
-                squares=base + profiles.squares[last][k][near[1]][:, None],
+                squares=base + squares[near][:, None],
                 lost=np.where(diverges, np.inf, lost),
                 c=c,
                 gain=(before.loss - loss) / doublings,
