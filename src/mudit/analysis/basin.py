@@ -99,7 +99,8 @@ class Basin:
         tried: By value of the HP, ascending.
         best: log2 of the tried value with the lowest mean loss; None if all diverged.
         optimum: log2 of the fitted optimum, with its 95 % interval; None without a fit.
-        loss: The basin's loss at the optimum.
+        bottom: log2 HP of the bottom; where a cliff comes before it, that is not the optimum.
+        loss: The basin's loss at the optimum; before a cliff, at the last stable value.
         curvature: c, loss per octave².
         form: What the basin looks like.
         window: Lowest and highest log2 HP that the fit uses.
@@ -111,6 +112,7 @@ class Basin:
     tried: tuple[Tried, ...]
     best: float | None
     optimum: Interval | None = None
+    bottom: float | None = None
     loss: float | None = None
     curvature: float | None = None
     form: Form | None = None
@@ -503,6 +505,7 @@ class BasinFit:
         return replace(
             plain,
             optimum=optimum,
+            bottom=line.m,
             loss=line.loss,
             curvature=line.c,
             form="cliff" if stopped else "symmetric" if self._symmetric() else "skewed",

@@ -14,6 +14,8 @@ from mudit.report.contents import (
 )
 from mudit.report.page import write_report
 from mudit.report.program import save_program_drawing
+from mudit.report.verify import write_verify_report
+from mudit.report.verify_contents import VerifyContents
 
 __all__ = [
     "Agreement",
@@ -25,7 +27,9 @@ __all__ = [
     "SizeFacts",
     "StudyContents",
     "TrialCurve",
+    "VerifyContents",
     "cost_facts",
     "save_program_drawing",
     "write_report",
+    "write_verify_report",
 ]

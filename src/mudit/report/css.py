@@ -31,7 +31,7 @@ header { padding-top: 48px; }
 h1 { font-size: 34px; line-height: 1.2; margin: 6px 0 14px; letter-spacing: -.015em; }
 h2 { font-size: 23px; line-height: 1.3; margin: 60px 0 10px; letter-spacing: -.01em; }
 h3 { font-size: 16px; margin: 28px 0 6px; }
-p, ol { margin: 10px 0; max-width: 74ch; }
+p, ol, ul { margin: 10px 0; max-width: 74ch; }
 li { margin: 5px 0; }
 a { color: var(--mup); }
 .lead { font-size: 19px; line-height: 1.5; max-width: none; }
@@ -46,7 +46,9 @@ a { color: var(--mup); }
 .tile .value.lines { font-size: 14px; letter-spacing: 0; overflow-wrap: anywhere; padding: 3px 0; }
 .tile .value.lines > span { display: block; }
 .tile .value.lines span span { font-weight: 400; color: var(--muted); }
+.tile .value.word { font-size: 16.5px; line-height: 2.05; letter-spacing: 0; }
 .tile .beside { color: var(--muted); font-size: 13px; line-height: 1.4; }
+.reasons { margin: 22px 0 0; }
 nav { margin: 26px 0 0; padding: 10px 0; border-top: 1px solid var(--rule);
   border-bottom: 1px solid var(--rule); font-size: 14px; display: flex; flex-wrap: wrap;
   gap: 4px 20px; }
@@ -94,6 +96,10 @@ table.plan { font-size: 13.5px; }
 .run { white-space: nowrap; font-weight: 650; }
 .mup { color: var(--mup); }
 .sp { color: var(--sp); }
+.verdict { font-weight: 700; white-space: nowrap; }
+.verdict.pass { color: var(--role-input); }
+.verdict.fail { color: var(--warning); }
+.verdict.inconclusive { color: var(--muted); }
 tr.best td { background: var(--panel); font-weight: 600; }
 details { margin: 14px 0; }
 summary { cursor: pointer; color: var(--mup); font-size: 15px; }

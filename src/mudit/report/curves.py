@@ -15,10 +15,9 @@ from mudit.analysis import smooth
 from mudit.report import formats
 from mudit.report.contents import StudyContents, TrialCurve, all_runs
 from mudit.report.search import varied_hps
-from mudit.report.theme import ROLES, Theme, log_losses, new_figure, step_axis
+from mudit.report.theme import ROLES, Theme, log_losses, new_figure, step_axis, thinned
 
 _MOST_LABELS = 9
-_MOST_POINTS = 1500
 _HALO = 0.22
 _DASHES = (0, (3, 2))
 
@@ -236,16 +235,16 @@ def _draw_trial(axes: Axes, curve: Curve, theme: Theme, *, label: str) -> None:
         "zorder": 4 if curve.chosen else 3,
     }
     faint = 1.0 if curve.chosen or curve.shade is not None else 0.5
-    steps, smoothed = _thinned(curve.steps, curve.smoothed)
+    steps, smoothed = thinned(curve.steps, curve.smoothed)
     axes.plot(steps, smoothed, color=colour, alpha=faint, label=label, **style)
     _mark_divergence(axes, curve, colour)
 
 
 def _draw_target(axes: Axes, curve: Curve, theme: Theme, *, place: int) -> None:
     colour = theme.run(curve.parametrization)
-    steps, raw = _thinned(curve.steps, curve.raw)
+    steps, raw = thinned(curve.steps, curve.raw)
     axes.plot(steps, raw, color=theme.tint(colour, _HALO), linewidth=0.7, zorder=2 - 0.1 * place)
-    steps, smoothed = _thinned(curve.steps, curve.smoothed)
+    steps, smoothed = thinned(curve.steps, curve.smoothed)
     axes.plot(steps, smoothed, color=colour, linewidth=2, zorder=4 - place, label=curve.label)
     if curve.validation:
         axes.plot(
@@ -263,16 +262,6 @@ def _mark_divergence(axes: Axes, curve: Curve, colour: str | tuple[float, float,
         [curve.diverged_step], [0.97], transform=axes.get_xaxis_transform(), marker="x",
         markersize=7, markeredgewidth=2, color=colour, clip_on=False, zorder=7,
     )  # fmt: skip
-
-
-def _thinned(
-    steps: NDArray[np.int64], values: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """At most about `_MOST_POINTS` points, evenly spread over log steps; drawing stays quick."""
-    if len(steps) <= _MOST_POINTS:
-        return steps, values
-    picks = np.unique(np.geomspace(1, len(steps), _MOST_POINTS).astype(np.int64) - 1)
-    return steps[picks], values[picks]
 
 
 def updates_info(contents: StudyContents) -> UpdatesInfo:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
-
-from matplotlib.figure import Figure
+from collections.abc import Iterator
 
 from mudit.report.bars import (
     AgreementInfo,
@@ -29,7 +26,7 @@ from mudit.report.curves import (
 from mudit.report.grids import GridsInfo, draw_grids, grids_info
 from mudit.report.modelmap import ModelInfo, draw_model, model_info
 from mudit.report.search import SearchInfo, draw_search, search_info
-from mudit.report.theme import DARK, LIGHT, Theme, to_png, type_style
+from mudit.report.shell import Drawing, Rendered, rendered
 
 __all__ = [
     "NAMES",
@@ -73,21 +70,12 @@ NAMES = (
 )
 
 
-class Rendered(NamedTuple):
-    """One figure as PNG, for light and for dark pages."""
-
-    name: str
-    light: bytes
-    dark: bytes
-
-
 def render(contents: StudyContents) -> Iterator[Rendered]:
     """The figures that these contents give reason to draw, in the order of `NAMES`."""
-    for name, draw in drawings(contents):
-        yield Rendered(name, light=_png(draw, LIGHT), dark=_png(draw, DARK))
+    return rendered(drawings(contents))
 
 
-def drawings(contents: StudyContents) -> Iterator[tuple[str, Callable[[Theme], Figure]]]:
+def drawings(contents: StudyContents) -> Iterator[Drawing]:
     """Name and drawing function of each of them. Call the functions inside `type_style`."""
     search, importance = search_info(contents), importance_info(contents)
     curves, updates = curves_info(contents), updates_info(contents)
@@ -106,8 +94,3 @@ def drawings(contents: StudyContents) -> Iterator[tuple[str, Callable[[Theme], F
     if model.columns:
         yield "model", lambda theme: draw_model(model, theme)
     yield "cost", lambda theme: draw_cost(cost_info(contents), theme)
-
-
-def _png(draw: Callable[[Theme], Figure], theme: Theme) -> bytes:
-    with type_style(theme):
-        return to_png(draw(theme))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SUPERSCRIPTS = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹")
 NAMES = {"mup": "μP", "sp": "sp"}
+_AXES = {"batch": "batch size", "steps": "training steps"}
 _OPTIMIZERS = {name.lower(): name for name in ("Adam", "AdamW", "SGD", "Lion", "Muon")}
 
 
 def parametrization_name(parametrization: str) -> str:
     """`μP` for `mup`, others as they are."""
     return NAMES.get(parametrization, parametrization)
+
+
+def axis_name(axis: str) -> str:
+    """`batch size` for `batch`, `training steps` for `steps`."""
+    return _AXES.get(axis, axis)
+
+
+def at_size(axis: str, size: float) -> str:
+    """`width 256`, `batch size 64`, `600 steps`."""
+    return f"{size:,.0f} steps" if axis == "steps" else f"{axis_name(axis)} {size:g}"
 
 
 def optimizer_name(optimizer: str) -> str:
@@ -31,6 +42,25 @@ def hp_value(value: float) -> str:
         if mantissa == 0.5:
             return power_of_two(exponent - 1)
     return f"{value:.3g}".replace("e-0", "e-")
+
+
+def log2_value(exponent: float) -> str:
+    """2⁻⁸ for -8, 2⁻⁶·⁵ for -6.5, three significant digits of the power for odder fractions."""
+    if exponent == round(exponent):
+        return power_of_two(round(exponent))
+    if 4 * exponent == round(4 * exponent):
+        return f"2{f'{exponent:g}'.translate(_SUPERSCRIPTS)}"
+    return hp_value(2**exponent)
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """The number in this form, with a true minus; ∞, or a dash if there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "−∞" if value < 0 else "∞"
+    text = format(value, form)
+    return text.replace("-", "−") if text.strip("+-0.%") else text.lstrip("+-")
 
 
 def hp_values(hps: dict[str, float]) -> str:
@@ -57,6 +87,8 @@ def loss(value: float | None) -> str:
 def percent(ratio: float) -> str:
     """5.5 %: one decimal, two below 1 %, none from 100 %."""
     value = 100 * ratio
+    if math.isinf(value):
+        return f"{number(value)}\u202f%"
     decimals = 0 if value >= 99.95 or value == 0 else 1 if value >= 1 else 2
     return f"{value:.{decimals}f}\u202f%"
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from mudit.report import formats
 from mudit.report.contents import StudyContents, TrialCurve, chosen, control_trials
-from mudit.report.theme import Theme, log_losses, new_figure
+from mudit.report.theme import Theme, diverged_band, hp_ticks, log_losses, new_figure
 
 Edge: TypeAlias = Literal["smallest", "largest", "only"]
 _COLUMNS = {1: 1, 2: 2, 4: 2}  # panels beside each other, by number of panels; else three
@@ -167,7 +167,7 @@ def draw_search(info: SearchInfo, theme: Theme) -> Figure:
         _draw_panel(axes, panel, theme, log_y=info.log_y, limits=limits)
     if _any_diverged(info):
         for place, axes in enumerate(grid.flat[: len(info.panels)]):
-            _diverged_band(axes, theme, labelled=place % columns == 0)
+            diverged_band(axes, theme, labelled=place % columns == 0)
     for row in grid:
         row[0].set_ylabel("validation loss, raw weights")
     handles = {
@@ -210,32 +210,13 @@ def _draw_panel(
     axes.set_xlabel(f"base {panel.hp}" + (" (log2 axis)" if panel.log2 else ""))
     tried = [x for one in panel.series for x in (*one.diverged, *(x for x, _ in one.points))]
     if tried:
-        _hp_ticks(axes, tried, log2=panel.log2)
+        hp_ticks(axes, tried, log2=panel.log2)
     if panel.warnings:
         axes.set_title("⚠ chosen value on the edge of the search", color=theme.warning, fontsize=9)
 
 
 def _any_diverged(info: SearchInfo) -> bool:
     return any(series.diverged for panel in info.panels for series in panel.series)
-
-
-def _diverged_band(axes: Axes, theme: Theme, *, labelled: bool) -> None:
-    """The top eighth of an axes, for trials without a loss: no ticks, but a word in their place."""
-    style: dict[str, Any] = {"transform": axes.transAxes, "color": theme.muted, "fontsize": 9}
-    axes.axhspan(
-        *axes.transData.inverted().transform(axes.transAxes.transform([(0, 0.875), (0, 1)]))[:, 1],
-        color=theme.panel, linewidth=0, zorder=1.2,
-    )  # fmt: skip
-    low, high = axes.get_ylim()
-    if labelled:
-        axes.text(-0.008, 0.9375, "diverged", ha="right", va="center", **style)
-    floor = axes.transAxes.inverted()
-    ticks = [
-        tick
-        for tick in axes.get_yticks()
-        if low <= tick <= high and floor.transform(axes.transData.transform((0, tick)))[1] < 0.86
-    ]
-    axes.set_yticks(ticks)
 
 
 def _draw_series(
@@ -264,24 +245,3 @@ def _draw_series(
             series.diverged, height, transform=axes.get_xaxis_transform(), marker="x", s=42,
             color=colour, linewidths=2, zorder=4, label=f"{name} diverged",
         )  # fmt: skip
-
-
-def _hp_ticks(axes: Axes, values: Sequence[float], *, log2: bool) -> None:
-    """Ticks at the tried values if they are few, else at powers of two."""
-    tried = sorted(set(values))
-    low, high = tried[0], tried[-1]
-    margin = 0.08 * (high - low) + (0.15 if log2 or high == low else 0.0)
-    axes.set_xlim(low - margin, high + margin)
-    if len(tried) > 9 and not log2:
-        return
-    if len(tried) > 9:
-        step = max(1, math.ceil((high - low) / 8))
-        tried = [float(tick) for tick in range(math.ceil(low), math.floor(high) + 1, step)]
-    axes.set_xticks(tried, [_hp_label(value, log2=log2) for value in tried])
-
-
-def _hp_label(value: float, *, log2: bool) -> str:
-    if not log2:
-        return formats.hp_value(value)
-    whole = value == round(value)
-    return formats.power_of_two(round(value)) if whole else formats.hp_value(2**value)

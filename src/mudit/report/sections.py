@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from mudit.report import formats, grids, words
@@ -16,38 +16,23 @@ from mudit.report.contents import (
 )
 from mudit.report.markup import Html, el, join, table
 from mudit.report.modelmap import row_role
+from mudit.report.parts import (
+    Figures,
+    callout,
+    data_words,
+    figure,
+    origin,
+    paragraph,
+    run_name,
+    tile,
+)
 from mudit.report.search import edge, search_info, varied_hps
 from mudit.report.structure import CollapsedRow, collapse
 from mudit.report.theme import ROLES
 
-Figures: TypeAlias = Mapping[str, Html]
 Section: TypeAlias = tuple[str, str, Callable[[StudyContents, Figures], Html | None]]
 
 _FEW = 4
-
-
-def paragraph(*children: str) -> Html:
-    """A paragraph."""
-    return el("p", *children)
-
-
-def figure(figures: Figures, name: str, *caption: str) -> Html:
-    """The figure of that name with its caption; nothing if it was not drawn."""
-    if name not in figures:
-        return Html("")
-    return el("figure", figures[name], el("figcaption", *caption))
-
-
-def run_name(parametrization: str) -> Html:
-    """μP or sp in its colour."""
-    name = formats.parametrization_name(parametrization)
-    return el("span", name, class_=f"run {parametrization}")
-
-
-def callout(texts: Iterable[str], *, mark: str) -> Html:
-    """Sentences that must not be overlooked; nothing if there are none."""
-    lines = [paragraph(el("span", mark, class_="mark"), " ", text) for text in texts]
-    return el("div", *lines, class_="callout warning") if lines else Html("")
 
 
 def tiles(contents: StudyContents) -> Html:
@@ -57,23 +42,13 @@ def tiles(contents: StudyContents) -> Html:
     if facts is not None:
         real = formats.percent(facts.held_out_accuracy)
         real = f"of samples show the class asked for; real images: {real}"
-        found.append(_tile("Agreement", formats.percent(facts.target_agreement), real))
+        found.append(tile("Agreement", formats.percent(facts.target_agreement), real))
     cost = contents.cost
     measured = (
         f"of one target training, by Eq. (1); measured: {formats.percent(cost.measured_ratio)}"
     )
-    found.append(_tile("Search cost", formats.percent(cost.eq1_ratio), measured))
+    found.append(tile("Search cost", formats.percent(cost.eq1_ratio), measured))
     return el("dl", *found, class_="tiles")
-
-
-def _tile(label: str, value: str, beside: str, *, value_class: str = "value") -> Html:
-    return el(
-        "div",
-        el("dt", label),
-        el("dd", value, class_=value_class),
-        el("dd", beside, class_="beside"),
-        class_="tile",
-    )
 
 
 def _hp_tile(contents: StudyContents) -> Html:
@@ -86,18 +61,18 @@ def _hp_tile(contents: StudyContents) -> Html:
         beside += "; on the edge of the search"
     if len(hps) == 1:
         ((name, value),) = hps.items()
-        return _tile(f"Base {name}", formats.hp_value(value), beside)
+        return tile(f"Base {name}", formats.hp_value(value), beside)
     lines = [
         el("span", el("span", name), " ", formats.hp_value(value)) for name, value in hps.items()
     ]
-    return _tile("Base HPs", join(lines), beside, value_class="value lines")
+    return tile("Base HPs", join(lines), beside, value_class="value lines")
 
 
 def _width_tile(contents: StudyContents) -> Html:
     proxy, target = contents.proxy, contents.target
     small, large = formats.count(proxy.parameters), formats.count(target.parameters)
     sizes = f"proxy → target: {small} → {large} parameters"
-    return _tile("Width", f"{proxy.width} → {target.width}", sizes)
+    return tile("Width", f"{proxy.width} → {target.width}", sizes)
 
 
 def _loss_tile(contents: StudyContents) -> Html:
@@ -106,7 +81,7 @@ def _loss_tile(contents: StudyContents) -> Html:
     if control is not None and control.target_run is not None:
         name = formats.parametrization_name(control.parametrization)
         beside += f", {name} target: {_score(control.target_run)}"
-    return _tile("Target's loss", _score(contents.target_run), beside)
+    return tile("Target's loss", _score(contents.target_run), beside)
 
 
 def _score(run: TrialCurve) -> str:
@@ -116,10 +91,6 @@ def _score(run: TrialCurve) -> str:
 def what_was_done(contents: StudyContents, figures: Figures) -> Html:
     """Algorithm 4, and the two tasks side by side."""
     steps = [el("li", el("strong", name), " ", text) for name, text in words.algorithm(contents)]
-    data = contents.data
-    counts = ", ".join(f"{number:,} {split}" for split, number in data.counts.items())
-    images = f" of {formats.shape(data.image_shape)}" if data.image_shape else ""
-    classes = f", {formats.plural(len(data.classes), 'class')[:-1] + 'es'}" if data.classes else ""
     return join(
         [
             paragraph(
@@ -128,11 +99,7 @@ def what_was_done(contents: StudyContents, figures: Figures) -> Html:
                 ":",
             ),
             el("ol", *steps),
-            paragraph(
-                f"Data: {data.name}, images{images}{classes} ({counts})."
-                if counts
-                else f"Data: {data.name}."
-            ),
+            paragraph(data_words(contents.data)),
             _task_table(contents),
         ]
     )
@@ -477,25 +444,8 @@ def _study_cells(
 
 def reproducibility(contents: StudyContents, figures: Figures) -> Html:
     """Command, seed, versions, config."""
-    versions = ", ".join(f"{name} {version}" for name, version in contents.versions.items())
-    rows = [
-        ("study folder", el("code", contents.study_folder)),
-        ("made", contents.created),
-        ("seed", str(contents.seed)),
-        ("versions", versions),
-        ("machine", contents.machine),
-    ]
-    parts = [
-        paragraph(
-            "The same command again resumes the study or, once it is complete, remakes this page."
-        ),
-        el("pre", el("code", contents.command)),
-        table((), [row for row in rows if row[1]], cls="facts"),
-    ]
-    if contents.config:
-        config = el("pre", el("code", contents.config))
-        parts.append(el("details", el("summary", "The complete config"), config))
-    return join(parts)
+    facts = [("seed", str(contents.seed))]
+    return origin(contents, facts)
 
 
 SECTIONS: tuple[Section, ...] = (

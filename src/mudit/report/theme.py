@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
 
 from mudit.report import formats
 
 DPI = 150
 WIDTH_INCHES = 9.0
+_MOST_POINTS = 1500  # of a curve
+Steps = TypeVar("Steps", NDArray[np.int64], NDArray[np.float64])
 ROLES = ("input", "hidden", "output", "scalar", "frozen")
 
 
@@ -179,3 +184,63 @@ def bare(axes: Axes, *, grid: str | None = None) -> None:
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def hp_ticks(axes: Axes, values: Sequence[float], *, log2: bool, most: int = 9) -> None:
+    """An x axis for an HP: ticks at the tried values, or at powers of two if these are too many.
+
+    Args:
+        axes: The axes.
+        values: The tried values, their log2 on a log2 axis; at least one.
+        log2: Whether the axis is a log2 one.
+        most: Ticks that there is room for.
+    """
+    tried = sorted(set(values))
+    low, high = tried[0], tried[-1]
+    margin = 0.08 * (high - low) + (0.15 if log2 or high == low else 0.0)
+    axes.set_xlim(low - margin, high + margin)
+    if len(tried) > most and not log2:
+        return
+    if len(tried) > most:
+        step = max(1, math.ceil((high - low) / (most - 1)))
+        tried = [float(tick) for tick in range(math.ceil(low), math.floor(high) + 1, step)]
+    axes.set_xticks(tried, [_hp_label(value, log2=log2) for value in tried])
+
+
+def _hp_label(value: float, *, log2: bool) -> str:
+    return formats.log2_value(value) if log2 else formats.hp_value(value)
+
+
+def diverged_band(axes: Axes, theme: Theme, *, labelled: bool, floor: float = 0.875) -> None:
+    """The top of an axes, for runs without a loss: no ticks, but a word in their place.
+
+    Args:
+        axes: The axes, with its final limits.
+        theme: The colours.
+        labelled: Whether there is room for the word on the left.
+        floor: Where the band begins, as a share of the axes' height.
+    """
+    style: dict[str, Any] = {"transform": axes.transAxes, "color": theme.muted, "fontsize": 9}
+    axes.axhspan(
+        *axes.transData.inverted().transform(axes.transAxes.transform([(0, floor), (0, 1)]))[:, 1],
+        color=theme.panel, linewidth=0, zorder=1.2,
+    )  # fmt: skip
+    low, high = axes.get_ylim()
+    if labelled:
+        axes.text(-0.008, (1 + floor) / 2, "diverged", ha="right", va="center", **style)
+    share = axes.transAxes.inverted()
+    ticks = [
+        tick
+        for tick in axes.get_yticks()
+        if low <= tick <= high
+        and share.transform(axes.transData.transform((0, tick)))[1] < floor - 0.015
+    ]
+    axes.set_yticks(ticks)
+
+
+def thinned(steps: Steps, values: NDArray[np.float64]) -> tuple[Steps, NDArray[np.float64]]:
+    """At most about `_MOST_POINTS` points, evenly spread over log steps; drawing stays quick."""
+    if len(steps) <= _MOST_POINTS:
+        return steps, values
+    picks = np.unique(np.geomspace(1, len(steps), _MOST_POINTS).astype(np.int64) - 1)
+    return steps[picks], values[picks]

@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import re
 import struct
-from html.parser import HTMLParser
 
 import matplotlib
 import numpy as np
@@ -18,37 +17,9 @@ from mudit.report.figures import NAMES, Rendered, drawings, render
 from mudit.report.page import page_html
 from mudit.report.theme import LIGHT, type_style
 from mudit.report.words import ALTERNATIVES, RANKING, control_words
+from pages import Page
 
 NASTY = "<script>alert('&')</script> $x_{"
-
-
-class Page(HTMLParser):
-    """Tags, attributes, and what is said, of a page."""
-
-    VOID = frozenset({"meta", "img", "source", "br"})
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.said = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.said += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def pixel(name: str) -> Rendered:
