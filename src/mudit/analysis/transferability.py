@@ -254,8 +254,8 @@ def _criteria(measured: _Measured) -> tuple[list[str], list[str], list[str]]:
     if drift is None or found is None or measured.reach is None:
         return inside, outside, ["There are fewer than two sizes with a basin."]
     text = (
-        f"The optimum drifts by {drift.value:+.3f} octaves per doubling (98 % interval "
-        f"{drift.low:+.3f} to {drift.high:+.3f}; bound ±{DRIFT_BOUND})."
+        f"The optimum drifts by {_octaves(drift.value)} octaves per doubling (98 % interval "
+        f"{_octaves(drift.low)} to {_octaves(drift.high)}; bound ±{DRIFT_BOUND})."
     )
     if drift.low >= -DRIFT_BOUND and drift.high <= DRIFT_BOUND:
         inside.append(text)
@@ -285,7 +285,15 @@ def _criteria(measured: _Measured) -> tuple[list[str], list[str], list[str]]:
 
 
 def _percent(share: float) -> str:
-    return "more than can be said" if math.isinf(share) else f"{100 * share:.1f} %"
+    if math.isinf(share):
+        return "without bound"
+    return f"{100 * share:.1f} %" if share < 10 else "more than 1000 %"
+
+
+def _octaves(number: float) -> str:
+    if math.isinf(number):
+        return "−∞" if number < 0 else "∞"
+    return f"{number:+.3f}".replace("-", "−")
 
 
 # --- what to run next ---------------------------------------------------------------------------

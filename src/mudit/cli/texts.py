@@ -60,4 +60,4 @@ def verdict_text(found: TransferVerdict) -> str:
     config = found.config
     lines = [f"{found.verdict}: {config.hp} across {config.across}"]
     lines += [f"  {finding.message}" for finding in found.findings]
-    return "\n".join([*lines, f"{config.folder}/verdict.md"])
+    return "\n".join([*lines, f"{config.folder}/report.html"])

@@ -10,7 +10,7 @@ from mudit.tuning.config import (
     TaskConfig,
 )
 from mudit.tuning.coordinate_check import CoordinateCheck, coordinate_check
-from mudit.tuning.grid import VerifyConfig
+from mudit.tuning.grid import VerifyConfig, is_grid
 from mudit.tuning.listener import Listener
 from mudit.tuning.search import NoBestPoint
 from mudit.tuning.study import (
@@ -51,6 +51,7 @@ __all__ = [
     "VerifyConfig",
     "VerifyPreview",
     "coordinate_check",
+    "is_grid",
     "preview",
     "preview_grid",
     "read_branch",

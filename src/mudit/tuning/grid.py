@@ -195,6 +195,15 @@ def point_of(config: VerifyConfig, record: TrialRecord) -> GridPoint:
     )
 
 
+def is_grid(folder: Path) -> bool:
+    """Whether a folder holds a verify study, rather than one of another kind."""
+    path = folder / "config.json"
+    try:
+        return "across" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
 def read_extension(folder: Path) -> list[GridPoint]:
     """The points that `--extend` has added to the study so far.
 

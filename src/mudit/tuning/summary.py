@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,20 +15,19 @@ from mudit.data import ImageDataset, Splits
 from mudit.evaluation import as_images, fit_classifier
 from mudit.models import ARCHITECTURES
 from mudit.parametrization import Plan, PlanRow, load_plan
-from mudit.records import StepRecord, TrialRecord, ValidationRecord, read_records
+from mudit.records import TrialRecord
 from mudit.report import (
     Agreement,
     Control,
-    DataFacts,
     PlanRowFacts,
     SampleGrid,
     SizeFacts,
     StudyContents,
-    TrialCurve,
     cost_facts,
     write_report,
 )
 from mudit.tuning.config import StudyConfig, TaskConfig
+from mudit.tuning.facts import data_facts, machine, trial_curve, versions
 from mudit.tuning.search import importance
 from mudit.tuning.study import Branch, FailedSearch, TransferResult, shares_search
 
@@ -93,17 +88,17 @@ def study_contents(
         command=command,
         study_folder=config.folder,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=_versions(),
+        versions=versions(),
         seed=config.seed,
-        data=_data_facts(splits),
+        data=data_facts(splits),
         model=ARCHITECTURES[config.model.architecture].model.__name__,
         optimizer=config.parametrization.optimizer,
         base_width=config.parametrization.base_width,
         proxy=_size(config.proxy, main.trials[0]),
         target=_size(config.target, main.target),
-        trials=tuple(_curve(folder, trial) for trial in main.trials),
+        trials=tuple(trial_curve(folder, trial) for trial in main.trials),
         best_key=main.best.key,
-        target_run=_curve(folder, main.target),
+        target_run=trial_curve(folder, main.target),
         cost=cost_facts(main.trials, main.target, control=own_control_runs),
         plan_rows=tuple(map(_plan_row, _target_plan(folder).rows)),
         control=None if control is None else _control(config, folder, control),
@@ -113,7 +108,7 @@ def study_contents(
         importance=importance(config, main.trials),
         match=_match(folder, main.target, control.target) if isinstance(control, Branch) else None,
         config=config.claim(),
-        machine=_machine(),
+        machine=machine(),
         notes=_notes(config, main, control),
     )
 
@@ -127,32 +122,13 @@ def _size(task: TaskConfig, record: TrialRecord) -> SizeFacts:
     )
 
 
-def _data_facts(splits: Splits) -> DataFacts:
-    train = splits.train
-    return DataFacts(
-        name=train.name,
-        classes=tuple(train.class_names),
-        counts={"training": train.num_samples, "held out": splits.validation.num_samples},
-        image_shape=(train.size, train.size, train.channels),
-    )
-
-
-def _curve(folder: Path, record: TrialRecord) -> TrialCurve:
-    rows = list(read_records(folder / record.key / "records.jsonl"))
-    return TrialCurve(
-        record=record,
-        steps=tuple(row for row in rows if isinstance(row, StepRecord)),
-        validations=tuple(row for row in rows if isinstance(row, ValidationRecord)),
-    )
-
-
 def _control(config: StudyConfig, folder: Path, control: Branch | FailedSearch) -> Control:
     shared = shares_search(config)
-    trials = () if shared else tuple(_curve(folder, trial) for trial in control.trials)
+    trials = () if shared else tuple(trial_curve(folder, trial) for trial in control.trials)
     if isinstance(control, FailedSearch):
         return Control(trials=trials, best_key=None, target_run=None)
     return Control(
-        trials=trials, best_key=control.best.key, target_run=_curve(folder, control.target)
+        trials=trials, best_key=control.best.key, target_run=trial_curve(folder, control.target)
     )
 
 
@@ -246,7 +222,7 @@ def _tensors(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
 def _match(folder: Path, target: TrialRecord, control: TrialRecord) -> StepsToMatch | None:
     """When the target's smoothed training loss reached the control's last."""
     curves = [
-        [row for row in _curve(folder, record).steps if np.isfinite(row.loss)]
+        [row for row in trial_curve(folder, record).steps if np.isfinite(row.loss)]
         for record in (control, target)
     ]
     if not all(curves) or control.status == "diverged":
@@ -270,19 +246,3 @@ def _notes(
             "search serves both."
         )
     return tuple(notes)
-
-
-def _versions() -> dict[str, str]:
-    packages = ("mudit", "torch", "numpy", "optuna", "scikit-learn")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _machine() -> str:
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {sys.platform}{gpu}"

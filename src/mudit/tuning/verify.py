@@ -50,6 +50,7 @@ from mudit.tuning.listener import Listener, Silent
 from mudit.tuning.pool import Job, stop_on_interrupt
 from mudit.tuning.queue import run_queue
 from mudit.tuning.study import refuse_foreign
+from mudit.tuning.verify_report import write_grid_report
 from mudit.tuning.verify_text import markdown
 
 Records = dict[Parametrization, tuple[TrialRecord, ...]]
@@ -152,8 +153,6 @@ def preview_grid(config: VerifyConfig) -> VerifyPreview:
         )
         for _, job in jobs.values()
     }
-    largest = GridPoint(size=config.target_size, value=config.grid()[0], seed=0)
-    target = grid_jobs(config, splits, "mup", [largest])[0].config
     return VerifyPreview(
         config=config,
         runs={name: chosen.count(name) for name in parametrizations(config)},
@@ -161,7 +160,7 @@ def preview_grid(config: VerifyConfig) -> VerifyPreview:
             by_model[job.config.model, job.config.batch_size] * job.config.steps
             for _, job in jobs.values()
         ),
-        target_flops=step_flops(target.model, target.batch_size) * target.steps,
+        target_flops=_target_flops(config, splits),
     )
 
 
@@ -229,12 +228,34 @@ def read_verdict(folder: Path) -> TransferVerdict:
     return _judged(config, records)
 
 
-def write_verdict(found: TransferVerdict, *, command: str) -> None:
-    """Write `verdict.json` and `verdict.md` into the study's folder."""
-    folder = Path(found.config.folder)
+def write_verdict(found: TransferVerdict, *, command: str) -> Path:
+    """Write `verdict.json`, `verdict.md` and the report into the study's folder.
+
+    Returns:
+        The report's path.
+    """
+    config, folder = found.config, Path(found.config.folder)
     found.save(folder / "verdict.json")
     text = f"{found.to_markdown()}\nMade by: `{command}`\n"
     write_text(folder / "verdict.md", text)
+    splits = open_splits(config.data)
+    return write_grid_report(
+        config,
+        splits,
+        found.main,
+        found.control,
+        records=found.records,
+        control_note=_control_words(config, found.main, found.control),
+        target_flops=_target_flops(config, splits),
+        command=command,
+    )
+
+
+def _target_flops(config: VerifyConfig, splits: Splits) -> float:
+    """Of one run at the target's size."""
+    largest = GridPoint(size=config.target_size, value=config.grid()[0], seed=0)
+    run = grid_jobs(config, splits, "mup", [largest])[0].config
+    return step_flops(run.model, run.batch_size) * run.steps
 
 
 # --- judging ------------------------------------------------------------------------------------
