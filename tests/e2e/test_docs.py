@@ -29,7 +29,7 @@ import mudit
 from mudit.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
-SLOW = ("parametrization.md", "transfer.md")
+SLOW = ("parametrization.md", "transfer.md", "verify.md")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SMALL = {
     "transfer": [
@@ -40,6 +40,10 @@ SMALL = {
     "sample": ["--per_class=1", "--steps=2"],
     "check": ["--widths=[16, 32]", "--seeds=2", "--steps=3", "--late_steps=0"],
 }  # fmt: skip
+SMALL["verify"] = [
+    "--workers=1", "--model.depth=1", "--model.head_dim=8", "--task.batch_size=8", "--seeds=1",
+    "--task.steps=2", "--training.bank_size=32", "--control=none", "--values=log2(-9, -8)",
+]  # fmt: skip
 SMALL["train"] = SMALL["cost"] = SMALL["transfer"]
 # With so few seeds and steps a coordinate check cannot tell.
 SMALL_CODES = {"check": 4}

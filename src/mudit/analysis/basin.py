@@ -37,12 +37,13 @@ Form: TypeAlias = Literal["symmetric", "skewed", "cliff"]
 Problem: TypeAlias = Literal["edge below", "edge above", "flat", "too few values", "all diverged"]
 
 _MOST_SKEW = 3.0
-_SKEWS = 31  # values of k that are tried at a time
+_SKEWS = 25  # values of k that are tried at a time
 _CLOSEST = 1e-4
 _MARGIN = 2.0  # octaves beyond the tried values
 # Octaves from the best optimum at which profiles are computed, to each side; finer near it.
-_OFFSETS: Array = np.concatenate([[0.0], np.geomspace(1e-3, 8.0, 50)])
-_CELL = 41  # further optima in the cell of a cliff
+_OFFSETS: Array = np.concatenate([[0.0], np.geomspace(2e-3, 8.0, 28)])
+# Further optima in the cell of a cliff, as shares of it; finer at its ends.
+_CELL: Array = (1 - np.cos(np.pi * np.arange(33) / 32)) / 2
 _LEAST = 4  # values that a basin is fitted to
 _MISFIT = 0.05  # level of the F test
 _SHARES = 100  # parts of an allowance of squares
@@ -207,7 +208,7 @@ class _Size:
             best = np.take_along_axis(grid, places, axis=1)
             step = grid[:, 1:2] - grid[:, :1]
             grid = best + step * np.linspace(-1, 1, 31)
-        further = [np.linspace(*cell, _CELL) + 0 * best for cell in self.cliffs if cell is not None]
+        further = [a + (b - a) * _CELL + 0 * best for a, b in filter(None, self.cliffs)]
         ends = np.array([low, high]) + 0 * best
         found = np.concatenate([best - _OFFSETS, best + _OFFSETS[1:], *further, ends], axis=1)
         return np.sort(np.clip(found, low, high), axis=1)
