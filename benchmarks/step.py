@@ -193,13 +193,14 @@ class PeakMemory(TorchDispatchMode):
 
     Args:
         model: Its weights and buffers do not count.
+        inputs: They do not count either, not even where they are first seen as views.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         super().__init__()
         self.live = 0
         self.peak = 0
-        own = (*model.parameters(), *model.buffers())
+        own = (*model.parameters(), *model.buffers(), *inputs)
         self._seen = {tensor.untyped_storage()._cdata for tensor in own}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -226,6 +227,7 @@ class PeakMemory(TorchDispatchMode):
 def program(
     model: nn.Module,
     forward: Callable[[], Tensor],
+    inputs: tuple[Tensor, ...],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Program:
     """The step, the same for both models."""
@@ -236,7 +238,7 @@ def program(
             output = forward()
         output.float().square().sum().backward()  # type: ignore[no-untyped-call]
 
-    with PeakMemory(model) as counted:
+    with PeakMemory(model, inputs) as counted:
         backward()
     optimizer = torch.optim.AdamW(trainable, lr=_LR, weight_decay=0.0, fused=True)
     ema = EMA(model, _EMA_DECAY)
@@ -264,17 +266,18 @@ def programs(
     mine = mine.to(device)
     if stock is not None:
         stock = stock.to(device)
-    first, second = calls_of(case, mine, stock, inputs_of(case, device))
+    inputs = inputs_of(case, device)
+    first, second = calls_of(case, mine, stock, inputs)
 
     def autocast() -> AbstractContextManager[Any]:
         if precision == "bf16":
             return torch.autocast(device.type, torch.bfloat16)
         return nullcontext()
 
-    ours = program(mine, first, autocast)
+    ours = program(mine, first, inputs, autocast)
     if stock is None or second is None:
         return ours, None
-    theirs = program(stock, second, autocast)
+    theirs = program(stock, second, inputs, autocast)
     with torch.no_grad():
         torch.testing.assert_close(ours.forward(), theirs.forward(), rtol=1e-3, atol=1e-4)
     return ours, theirs

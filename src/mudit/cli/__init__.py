@@ -12,6 +12,7 @@ from mudit.errors import MuditError
 VERBS = {
     "transfer": "tune base HPs on a small proxy, train the big target with the best (Algorithm 4)",
     "verify": "does the best value of a base HP stay put as models grow? (Algorithms 1-3)",
+    "advise": "which proxy would have been enough, from a verify study",
     "train": "train the target task with given base HPs",
     "sample": "draw images from a trained run",
     "certify": "prove which weight has which role: the forward pass as an NE⊗OR⊤ program",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,5 +31,4 @@ def modulate(
     scale: Float[Tensor, "batch 1 width"],
 ) -> Float[Tensor, "batch tokens width"]:
     """Returns x·(1 + scale) + shift."""
-    # So that backward keeps x and scale alone, and no 1 + scale.
-    return torch.addcmul(x + shift, x, scale)
+    return x * (1 + scale) + shift

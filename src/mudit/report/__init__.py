@@ -1,5 +1,6 @@
 """Reports: plain facts in, one self-contained page with its figures out."""
 
+from mudit.report.advice import save_advice_figure
 from mudit.report.contents import (
     Agreement,
     Control,
@@ -29,6 +30,7 @@ __all__ = [
     "TrialCurve",
     "VerifyContents",
     "cost_facts",
+    "save_advice_figure",
     "save_program_drawing",
     "write_report",
     "write_verify_report",

@@ -1,5 +1,6 @@
 """Search on a proxy and transfer to a target (Algorithm 4); does it transfer (1 to 3)?"""
 
+from mudit.tuning.advise import StudyAdvice, advise_study
 from mudit.tuning.config import (
     DEFAULT_ARCHITECTURE,
     ExperimentConfig,
@@ -44,12 +45,14 @@ __all__ = [
     "Preview",
     "SamplingConfig",
     "SearchConfig",
+    "StudyAdvice",
     "StudyConfig",
     "TaskConfig",
     "TransferResult",
     "TransferVerdict",
     "VerifyConfig",
     "VerifyPreview",
+    "advise_study",
     "coordinate_check",
     "is_grid",
     "preview",

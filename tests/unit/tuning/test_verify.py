@@ -13,7 +13,15 @@ import mudit
 from mudit.errors import ConfigMismatchError, DataError, UsageError
 from mudit.records import StepRecord, read_records
 from mudit.training import DataConfig, Hyperparameters, TrainingConfig, open_splits
-from mudit.tuning import ModelConfig, TaskConfig, VerifyConfig, preview_grid, read_verdict, verify
+from mudit.tuning import (
+    ModelConfig,
+    TaskConfig,
+    VerifyConfig,
+    advise_study,
+    preview_grid,
+    read_verdict,
+    verify,
+)
 from mudit.tuning.grid import GridPoint, grid_jobs, grid_points_of, point_of, read_extension
 from mudit.tuning.verify import parametrizations, run_grid
 
@@ -28,7 +36,7 @@ def tiny(folder: Path, **changes) -> VerifyConfig:
         values="log2(-9, -6)",
         seeds=2,
         model=ModelConfig(depth=1, head_dim=8, patch_size=4),
-        training=TrainingConfig(bank_size=32, log_steps=1),
+        training=TrainingConfig(bank_size=32, log_steps=1, validation_steps=1),
         workers=2,
     )
     small_base = dataclasses.replace(config.parametrization, base_width=8)
@@ -230,3 +238,19 @@ def test_a_damaged_extension_is_named(tmp_path) -> None:
     (tmp_path / "extension.json").write_text("[{]")
     with pytest.raises(DataError, match=r"extension\.json is damaged"):
         read_extension(tmp_path)
+
+
+def test_advice_judges_every_size_and_every_validated_step(finished) -> None:
+    _, config = finished
+    found = advise_study(Path(config.folder))
+    tasks = {tuple(proxy.task) for proxy in found.advice.proxies}
+    assert tasks == {(size, steps) for size in config.sizes for steps in (1, 2, 3)}
+    whole = {proxy.task: proxy.cost for proxy in found.advice.proxies}
+    assert whole[24, 3] == pytest.approx(4.0)  # four values at the target itself
+    assert whole[24, 1] == pytest.approx(4.0 / 3)
+    assert whole[8, 3] < whole[16, 3] < whole[24, 3]
+    text = (Path(config.folder) / "advice.md").read_text()
+    assert text.count("\n| ") == 1 + 9 + 1
+    assert (Path(config.folder) / "figures" / "advice.png").stat().st_size > 10_000
+    with pytest.raises(DataError, match="holds no study"):
+        advise_study(Path(config.folder) / "figures")
