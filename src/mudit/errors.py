@@ -2,7 +2,8 @@
 
     MuditError                      anything below; `exit_code` is the command line's
     ├── UsageError (ValueError)     2  a wrong key, value or combination of options
-    │   └── ConfigMismatchError        a study folder that another config made
+    │   ├── ConfigMismatchError        a study folder that another config made
+    │   └── FolderBusyError            a folder that another process works in
     ├── ParametrizationError (ValueError)
     │   │                           2  a plan that cannot be made, or does not fit
     │   └── GroupRatioError            an optimizer whose groups have left the plan
@@ -29,6 +30,10 @@ class UsageError(MuditError, ValueError):
 
 class ConfigMismatchError(UsageError):
     """A study or trial folder belongs to a different config."""
+
+
+class FolderBusyError(UsageError):
+    """Another process holds a folder."""
 
 
 class ParametrizationError(MuditError, ValueError):

@@ -12,6 +12,7 @@ from PIL import Image
 
 import mudit
 from mudit.cli import VERBS, main
+from mudit.cli.parsing import without_secrets
 
 SMALL = [
     "--workers=1", "--threads=1", "--model.depth=1", "--model.head_dim=8",
@@ -141,6 +142,20 @@ MISTAKES = {
     "negative seed": (["sample", "x", "--seed=-3"], 2, ["-3"]),
     "dotted": (["transfer", "--search.space.phi.output=grid(1)"], 2, ["mapping"]),
     "patch": (["transfer", "--model.patch_size=3"], 2, ["patch", "3", "8"]),
+    "no storage": (["transfer", "--storage=db.example.org"], 2, ["--storage", "postgresql://"]),
+    "storage away": (
+        ["transfer", "--storage=postgresql://me:secret@127.0.0.1:9/d"],
+        3,
+        ["me:***@127.0.0.1:9/d", "does not answer"],
+    ),
+    "storage's folder": (["transfer", "--storage=sqlite:///no/such/a.db"], 3, ["no/such"]),
+    "launcher": (["transfer", "--launcher=slurm"], 2, ["launcher", "ray"]),
+    "GPUs": (["transfer", "--ray.gpus_per_trial=1.5"], 2, ["ray.gpus_per_trial", "1.5"]),
+    "Ray's address": (
+        ["transfer", "--launcher=ray", "--ray.address=head:port"],
+        2,
+        ["ray.address", "6379"],
+    ),
 }
 
 
@@ -154,6 +169,17 @@ def test_a_mistake_gets_one_clear_paragraph(capsys, tmp_path, mistake) -> None:
     for word in words:
         assert word in err, err
     assert not (tmp_path / "runs").exists(), "nothing is begun before the mistake is seen"
+
+
+def test_a_shown_command_has_no_password() -> None:
+    for argv in (
+        ["--storage=postgresql://me:secret@h/d?password=secret"],
+        ["--storage", "postgresql://me:secret@h/d"],
+    ):
+        shown = " ".join(without_secrets(["--seed", "1", *argv, "--workers=3"]))
+        assert "secret" not in shown
+        assert shown.startswith("--seed 1 --storage")
+        assert shown.endswith("://me:***@h/d --workers=3")
 
 
 def test_damaged_data_are_named(capsys) -> None:

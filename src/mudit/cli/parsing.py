@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from mudit.errors import UsageError
 from mudit.models import ARCHITECTURES
 from mudit.tuning import DEFAULT_ARCHITECTURE, ExperimentConfig, StudyConfig
+from mudit.tuning.storage import shown_storage
 
 Experiment = TypeVar("Experiment", bound=ExperimentConfig)
 
@@ -80,6 +81,19 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         return namespace
     except ArgumentError as error:
         raise UsageError(_explained(parser, str(error))) from None
+
+
+def without_secrets(argv: Sequence[str]) -> list[str]:
+    """The options as they may be shown: a storage's URL may hold a password."""
+    shown: list[str] = []
+    for option in argv:
+        name, _, value = option.partition("=")
+        if name == "--storage" and value:
+            option = f"--storage={shown_storage(value)}"
+        elif shown and shown[-1] == "--storage":
+            option = shown_storage(option)
+        shown.append(option)
+    return shown
 
 
 def output_path(text: str) -> Path:

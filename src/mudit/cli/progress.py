@@ -54,6 +54,10 @@ class Terminal:
         """A new stage begins."""
         self.console.print(f"[bold]{text}[/bold]", highlight=False)
 
+    def notice(self, text: str) -> None:
+        """Something has happened that the user should know."""
+        self.console.print(f"  {text}", style="yellow", highlight=False, markup=False)
+
     def tick(self, key: str, step: int, steps: int, loss: float) -> None:
         """A run has taken `step` of its `steps` steps."""
         if key not in self._tasks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from mudit.cli.parsing import parse_study, study_parser
+from mudit.cli.parsing import parse_study, study_parser, without_secrets
 from mudit.cli.progress import Terminal
 from mudit.cli.texts import preview_text, transfer_line
 from mudit.tuning import preview, transfer
@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
     if len(options) < len(argv):
         print(preview_text(preview(config)))
         return 0
-    command = shlex.join(["mudit", "transfer", *argv])
+    command = shlex.join(["mudit", "transfer", *without_secrets(argv)])
     with Terminal() as terminal:
         result = transfer(config, command=command, listener=terminal)
     print(transfer_line(result))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from mudit.cli.parsing import parse_experiment, study_parser
+from mudit.cli.parsing import parse_experiment, study_parser, without_secrets
 from mudit.cli.progress import Terminal
 from mudit.cli.texts import grid_text, verdict_text
 from mudit.tuning import VerifyConfig, preview_grid, verify
@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     if "--dry-run" in argv:
         print(grid_text(preview_grid(config)))
         return 0
-    command = shlex.join(["mudit", "verify", *argv])
+    command = shlex.join(["mudit", "verify", *without_secrets(argv)])
     with Terminal() as terminal:
         found = verify(config, extend="--extend" in argv, command=command, listener=terminal)
     print(verdict_text(found))

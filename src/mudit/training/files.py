@@ -14,7 +14,7 @@ from typing import IO
 
 from safetensors import SafetensorError
 
-from mudit.errors import EnvironmentFailure, UsageError
+from mudit.errors import EnvironmentFailure, FolderBusyError, Interrupted
 from mudit.records import Record, to_line
 
 
@@ -68,20 +68,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
+def exclusive(
+    folder: Path, *, wait_seconds: float = 0.0, should_stop: Callable[[], bool] | None = None
+) -> Iterator[None]:
     """Hold a folder; the lock goes with the process, however that ends.
 
     Args:
         folder: Made if absent.
-        wait_seconds: How long to wait for a process that holds it.
+        wait_seconds: How long to wait for a process that holds it; may be infinite.
+        should_stop: Asked while it waits.
 
     Raises:
-        UsageError: Another process holds it.
+        FolderBusyError: Another process holds it.
+        Interrupted: `should_stop` said so.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
-    deadline = time.monotonic() + wait_seconds
+    deadline, pause = time.monotonic() + wait_seconds, 0.05
     with lock:
         while True:
             try:
@@ -89,11 +93,17 @@ def exclusive(folder: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise UsageError(
+                    raise FolderBusyError(
                         f"another process is at work in {folder}. Wait for it or stop it, or "
                         "choose another folder with --folder."
                     ) from None
-                time.sleep(0.1)
+                if should_stop is not None and should_stop():
+                    raise Interrupted(
+                        f"stopped while another process was at work in {folder}. Repeat the "
+                        "command to go on."
+                    ) from None
+                time.sleep(pause)
+                pause = min(2 * pause, 1.0)
         yield
 
 

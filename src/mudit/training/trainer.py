@@ -58,6 +58,7 @@ def train(
     role: RunRole = "target",
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] | None = None,
+    wait_seconds: float = 60.0,
 ) -> TrialRecord:
     """Train, or go on training, what `config` says, in `folder`.
 
@@ -68,6 +69,8 @@ def train(
         role: What it is for.
         on_progress: Told (steps taken, last loss) now and then.
         should_stop: Asked after every step; if true, the run is saved and stops.
+        wait_seconds: How long to wait for another process that is at work in the folder: the
+            workers of a study that was killed are at the end of a step still.
 
     Returns:
         How it ended; read back if it had ended before.
@@ -76,10 +79,10 @@ def train(
         ConfigMismatchError: The folder belongs to another config.
         DataError: The data are missing, damaged, or not those that the config names.
         EnvironmentFailure: The folder cannot be written or a checkpoint cannot be read.
+        FolderBusyError: Another process is at work in the folder.
         Interrupted: `should_stop` said so; all is saved.
     """
-    # A killed study's workers may be at the end of a step still: they hold this until they leave.
-    with exclusive(folder, wait_seconds=60.0):
+    with exclusive(folder, wait_seconds=wait_seconds, should_stop=should_stop):
         claim_folder(folder, config.to_json())
         finished = folder / "trial.json"
         if not finished.exists():

@@ -1,6 +1,7 @@
 """Search on a proxy and transfer to a target (Algorithm 4); does it transfer (1 to 3)?"""
 
 from mudit.tuning.advise import StudyAdvice, advise_study
+from mudit.tuning.cluster import RayConfig
 from mudit.tuning.config import (
     DEFAULT_ARCHITECTURE,
     ExperimentConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "ModelConfig",
     "NoBestPoint",
     "Preview",
+    "RayConfig",
     "SamplingConfig",
     "SearchConfig",
     "StudyAdvice",

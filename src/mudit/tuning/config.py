@@ -21,13 +21,14 @@ from mudit.training import (
     TrainingConfig,
     stream_seed,
 )
+from mudit.tuning.cluster import Cluster, Launcher, RayConfig
 from mudit.tuning.space import Point, grid_points, parse_space, random_points
 
 Architecture: TypeAlias = Literal["dit", "uvit", "pixart", "mmdit"]
 DEFAULT_ARCHITECTURE: Architecture = "dit"
 
-# Where a study lives and how many processes work on it do not change its results.
-_NOT_CLAIMED = ("folder", "workers")
+# Where a study lives and who works on it do not change its results.
+_NOT_CLAIMED = ("folder", "workers", "storage", "launcher", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,11 @@ class ExperimentConfig:
         control_init: The control's initialisation, if not the model's; the paper compares
             (mup, dit_mup) with (sp, dit).
         seed: Of everything that is drawn.
-        workers: Processes that train trials, one CPU thread each.
+        workers: Trials that this command trains at once: processes of one CPU thread, or Ray tasks.
+        storage: URL of the database in which commands share out trials, e.g.
+            postgresql://user@host/database; empty: SQLite in the folder, for one machine.
+        launcher: `local` trains in processes on this machine, `ray` in tasks on a Ray cluster.
+        ray: The Ray cluster.
     """
 
     folder: str
@@ -143,12 +148,19 @@ class ExperimentConfig:
     control_init: str | None = None
     seed: int = 0
     workers: int = 2
+    storage: str = ""
+    launcher: Launcher = "local"
+    ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise UsageError(f"workers is {self.workers}, expected at least 1.")
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}, expected ≥ 0.")
+
+    def cluster(self) -> Cluster:
+        """Where the study's runs are scheduled and who does them."""
+        return Cluster(storage=self.storage, launcher=self.launcher, ray=self.ray)
 
     def claim(self) -> str:
         """The config as JSON, without what does not change results."""

@@ -13,6 +13,9 @@ class Listener(Protocol):
     def stage(self, text: str) -> None:
         """A new stage begins."""
 
+    def notice(self, text: str) -> None:
+        """Something has happened that the user should know: the storage is away, say."""
+
     def tick(self, key: str, step: int, steps: int, loss: float) -> None:
         """A run has taken `step` of its `steps` steps."""
 
@@ -24,6 +27,9 @@ class Silent:
     """A listener that does nothing."""
 
     def stage(self, text: str) -> None:
+        """Nothing."""
+
+    def notice(self, text: str) -> None:
         """Nothing."""
 
     def tick(self, key: str, step: int, steps: int, loss: float) -> None:

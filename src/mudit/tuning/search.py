@@ -10,8 +10,9 @@ from mudit.errors import MuditError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
 from mudit.tuning.config import StudyConfig, run_config
+from mudit.tuning.ledger import Bounds, distributions
 from mudit.tuning.pool import Job, OnTick
-from mudit.tuning.queue import Bounds, distributions, run_queue
+from mudit.tuning.queue import run_queue
 from mudit.tuning.space import parse_space, point_key
 
 
@@ -37,11 +38,13 @@ def search(
     on_tick: OnTick,
     on_end: Callable[[TrialRecord], None],
     should_stop: Callable[[], bool],
+    on_notice: Callable[[str], None],
 ) -> tuple[TrialRecord, ...]:
     """Train every point of the space on the proxy, or what is left of them.
 
-    The Optuna study `search-mup` or `search-sp` lives in the study's folder; a finished trial is
-    never run again, an interrupted one goes on from its checkpoint.
+    The Optuna study `search-mup` or `search-sp` lives in the study's folder or in its storage. Any
+    number of commands work on it; a finished trial is never run again, an interrupted one goes on
+    from its checkpoint.
 
     Args:
         config: The study; its data are resolved.
@@ -50,6 +53,7 @@ def search(
         on_tick: Told of progress.
         on_end: Told how each trial ended.
         should_stop: Asked now and then.
+        on_notice: Told of what the user should know.
 
     Returns:
         How each trial ended, in the order of the points.
@@ -67,6 +71,8 @@ def search(
         on_tick=on_tick,
         on_end=on_end,
         should_stop=should_stop,
+        on_notice=on_notice,
+        cluster=config.cluster(),
     )
 
 

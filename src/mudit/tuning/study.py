@@ -10,9 +10,15 @@ from mudit.data import Splits
 from mudit.errors import DataError, UsageError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
-from mudit.training import read_config, read_trial
+from mudit.training import claim_folder, exclusive, read_config, read_trial
 from mudit.tuning.config import StudyConfig
 from mudit.tuning.search import NoBestPoint, best_trial, trial_jobs
+
+# How long a command waits for another's turn with the folder: a claim, a list of runs, a report.
+LOCK_SECONDS = 60.0
+
+# What is in a folder that another command has begun a study in just now.
+_BEGINNINGS = (".lock", ".config.json.tmp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +133,23 @@ def read_study(folder: Path) -> StudyConfig:
     return dataclasses.replace(read_config(StudyConfig, path), folder=str(folder))
 
 
+def join_study(folder: Path, claim: str) -> None:
+    """Begin the study in a folder, or join the commands that are at work on it.
+
+    Args:
+        folder: The study's.
+        claim: Its config, as `ExperimentConfig.claim` says it.
+
+    Raises:
+        ConfigMismatchError: The folder holds a study of another config; the message shows the
+            difference.
+        UsageError: The folder is full of something else.
+    """
+    refuse_foreign(folder)
+    with exclusive(folder, wait_seconds=LOCK_SECONDS):
+        claim_folder(folder, claim)
+
+
 def refuse_foreign(folder: Path) -> None:
     """Refuse a folder that is full of something else.
 
@@ -138,7 +161,7 @@ def refuse_foreign(folder: Path) -> None:
     if (
         folder.is_dir()
         and not (folder / "config.json").exists()
-        and any(entry.name != ".lock" for entry in folder.iterdir())
+        and any(entry.name not in _BEGINNINGS for entry in folder.iterdir())
     ):
         raise UsageError(
             f"{folder} is not empty and holds no study. Choose another folder with --folder."

@@ -3,7 +3,8 @@
 A study is one folder:
 
     config.json            what defines it
-    optuna.db              the searches, `search-mup` and `search-sp`
+    optuna.db              the searches, `search-mup` and `search-sp`, if no storage is given
+    queue_id               what tells the study from others, if a storage is given
     mup_lr=2^-8_3fa2b1/    a trial (training.trainer says what is in it)
     target_mup/            the target's training; `target_sp/` the control's
     samples/               what the trained models drew, `.npz` with `arr_0` and `labels`
@@ -12,6 +13,7 @@ A study is one folder:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,6 @@ from mudit.parametrization import Parametrization, Plan
 from mudit.records import TrialRecord
 from mudit.training import (
     Hyperparameters,
-    claim_folder,
     exclusive,
     generator,
     load_trained,
@@ -42,12 +43,14 @@ from mudit.training import (
 from mudit.training.config import RunConfig
 from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
 from mudit.tuning.listener import Listener, Silent
-from mudit.tuning.pool import stop_on_interrupt
+from mudit.tuning.pool import Job, stop_on_interrupt
+from mudit.tuning.queue import open_cluster, run_alone
 from mudit.tuning.search import NoBestPoint, best_trial, search, trial_jobs
 from mudit.tuning.study import (
     Branch,
     FailedSearch,
     TransferResult,
+    join_study,
     refuse_foreign,
     shares_search,
 )
@@ -117,6 +120,8 @@ def transfer(
 ) -> TransferResult:
     """Run a transfer study, or what is left of it.
 
+    Any number of commands may run it at once, on one machine or on many that share its folder.
+
     Args:
         config: The study.
         command: What the report names as its origin.
@@ -125,7 +130,7 @@ def transfer(
     Raises:
         ConfigMismatchError: The folder holds a study of another config.
         DataError: The data are missing or damaged.
-        EnvironmentFailure: The disk is full, say.
+        EnvironmentFailure: The disk is full, or the storage or the Ray cluster does not answer.
         Interrupted: Ctrl-C; the same command resumes.
         NoBestPoint: Every trial diverged.
     """
@@ -134,7 +139,7 @@ def transfer(
     splits = open_splits(config.data)
     config = resolved(config, splits)
     # What can be refused is refused before the search.
-    resolve_device(config.training.device)
+    resolve_device(_device_here(config))
     for parametrization in ("mup", "sp") if config.control == "sp" else ("mup",):
         make_plan(target_run_config(config, splits, config.hps, parametrization))
         make_plan(trial_jobs(config, splits, parametrization)[0].config)
@@ -144,8 +149,8 @@ def transfer(
             "--control sp to run the same budget under sp beside it, or `mudit train` for sp alone."
         )
     refuse_foreign(folder)
-    with exclusive(folder), stop_on_interrupt() as should_stop:
-        claim_folder(folder, config.claim())
+    with open_cluster(config.cluster()), stop_on_interrupt() as should_stop:
+        join_study(folder, config.claim())
         main = _branch(config, splits, "mup", None, listener, should_stop)
         control: Branch | FailedSearch | None = None
         if config.control == "sp":
@@ -157,9 +162,10 @@ def transfer(
         listener.stage("sampling the target")
         for branch in (main, control):
             if isinstance(branch, Branch) and branch.target.status == "complete":
-                draw_samples(config, splits, branch.parametrization)
+                draw_samples(config, splits, branch.parametrization, should_stop=should_stop)
         listener.stage("writing the report")
-        return write_study_report(config, splits, main, control, command=command)
+        with exclusive(folder, wait_seconds=math.inf, should_stop=should_stop):
+            return write_study_report(config, splits, main, control, command=command)
 
 
 def train_target(config: StudyConfig, *, listener: Listener | None = None) -> TrialRecord:
@@ -203,15 +209,35 @@ def target_run_config(
     )
 
 
-def draw_samples(config: StudyConfig, splits: Splits, parametrization: Parametrization) -> None:
+def _device_here(config: StudyConfig) -> str:
+    """The device of what this process computes; Ray's machines may have others."""
+    return config.training.device if config.launcher == "local" else "auto"
+
+
+def draw_samples(
+    config: StudyConfig,
+    splits: Splits,
+    parametrization: Parametrization,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+) -> None:
     """Sample the trained target's averaged weights into `samples/`, once."""
-    folder = Path(config.folder)
-    path = folder / "samples" / f"target_{parametrization}.npz"
+    path = Path(config.folder) / "samples" / f"target_{parametrization}.npz"
     if path.exists():
         return
+    with exclusive(path.parent, wait_seconds=math.inf, should_stop=should_stop):
+        if not path.exists():  # another command has drawn them meanwhile
+            _draw_samples(config, splits, parametrization, path)
+
+
+def _draw_samples(
+    config: StudyConfig, splits: Splits, parametrization: Parametrization, path: Path
+) -> None:
     options = config.sampling
     torch.set_num_threads(config.threads)
-    trained = load_trained(folder / f"target_{parametrization}", device=config.training.device)
+    trained = load_trained(
+        Path(config.folder) / f"target_{parametrization}", device=_device_here(config)
+    )
     classes = min(splits.train.num_classes, options.classes)
     labels = torch.arange(classes).repeat_interleave(options.per_class)
     x = generate(
@@ -225,7 +251,6 @@ def draw_samples(config: StudyConfig, splits: Splits, parametrization: Parametri
         cfg_scale=options.cfg_scale,
         cfg_channels=options.cfg_channels,
     )
-    path.parent.mkdir(exist_ok=True)
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:
@@ -258,6 +283,7 @@ def _branch(
             on_tick=listener.tick,
             on_end=listener.ended,
             should_stop=should_stop,
+            on_notice=listener.notice,
         )
     best = best_trial(trials)
     hps = config.hps.updated({name: best.hps[name] for name in config.search.space})
@@ -267,14 +293,12 @@ def _branch(
     )
     key = f"target_{parametrization}"
     run = target_run_config(config, splits, hps, parametrization)
-    # In this process: it has the machine for itself now, and all of its threads.
-    target = train(
-        run,
-        Path(config.folder) / key,
-        key=key,
-        role="target",
-        on_progress=lambda step, loss: listener.tick(key, step, run.steps, loss),
+    target = run_alone(
+        Job(key=key, point={}, role="target", config=run, folder=Path(config.folder) / key),
+        cluster=config.cluster(),
+        on_tick=listener.tick,
         should_stop=should_stop,
+        on_notice=listener.notice,
     )
     listener.ended(target)
     return Branch(parametrization=parametrization, trials=trials, best=best, target=target)

@@ -25,7 +25,6 @@ from mudit.errors import DataError, UsageError
 from mudit.parametrization import Parametrization
 from mudit.records import Finding, TrialRecord, Verdict, finite
 from mudit.training import (
-    claim_folder,
     exclusive,
     make_plan,
     open_splits,
@@ -48,8 +47,8 @@ from mudit.tuning.grid import (
 )
 from mudit.tuning.listener import Listener, Silent
 from mudit.tuning.pool import Job, stop_on_interrupt
-from mudit.tuning.queue import run_queue
-from mudit.tuning.study import refuse_foreign
+from mudit.tuning.queue import open_cluster, run_queue
+from mudit.tuning.study import LOCK_SECONDS, join_study, refuse_foreign
 from mudit.tuning.verify_report import write_grid_report
 from mudit.tuning.verify_text import markdown
 
@@ -193,12 +192,14 @@ def verify(
         if added:
             listener.stage(f"extending the grid by {len(added)} points")
             folder = Path(config.folder)
-            with exclusive(folder):
-                write_extension(folder, [*read_extension(folder), *added])
+            with exclusive(folder, wait_seconds=LOCK_SECONDS):
+                # Other commands on this study have found the same, or will.
+                write_extension(folder, sorted({*read_extension(folder), *added}))
             found = _judged(config, run_grid(config, listener=listener))
         else:
             listener.stage("there is nothing to extend the grid by")
-    write_verdict(found, command=command)
+    with exclusive(Path(config.folder), wait_seconds=LOCK_SECONDS):
+        write_verdict(found, command=command)
     return found
 
 
@@ -352,8 +353,8 @@ def run_grid(config: VerifyConfig, *, listener: Listener | None = None) -> Recor
     config = resolved(config, splits)
     _refuse(config, splits)
     refuse_foreign(folder)
-    with exclusive(folder), stop_on_interrupt() as should_stop:
-        claim_folder(folder, config.claim())
+    with open_cluster(config.cluster()), stop_on_interrupt() as should_stop:
+        join_study(folder, config.claim())
         points = grid_points_of(config, read_extension(folder))
         done: dict[str, TrialRecord] = {}
         found: Records = {}
@@ -375,7 +376,8 @@ def parametrizations(config: VerifyConfig) -> tuple[Parametrization, ...]:
 
 def _refuse(config: VerifyConfig, splits: Splits) -> None:
     """What can be refused is refused before anything is trained or written."""
-    resolve_device(config.training.device)
+    if config.launcher == "local":  # Ray's machines may have others
+        resolve_device(config.training.device)
     if config.parametrization.parametrization != "mup":
         raise UsageError(
             "parametrization.parametrization is 'sp', but verify asks whether HPs transfer under "
@@ -416,4 +418,6 @@ def _train(
         on_tick=listener.tick,
         on_end=listener.ended,
         should_stop=should_stop,
+        on_notice=listener.notice,
+        cluster=config.cluster(),
     )

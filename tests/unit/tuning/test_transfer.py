@@ -224,7 +224,9 @@ def test_random_search_over_several_hps_and_importance(study) -> None:
     assert best_trial(result.main.trials) == result.main.best
 
 
-def test_what_can_be_seen_before_the_search_is_refused_before_it(study, tmp_path) -> None:
+def test_what_can_be_seen_before_the_search_is_refused_before_it(
+    study, tmp_path, monkeypatch
+) -> None:
     wide = dataclasses.replace(study, target=TaskConfig(width=33, batch_size=16, steps=20))
     with pytest.raises(UsageError, match=r"33.*32 and 40"):
         transfer(wide)
@@ -233,6 +235,7 @@ def test_what_can_be_seen_before_the_search_is_refused_before_it(study, tmp_path
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"")
     with pytest.raises(UsageError, match="holds no study"):
         transfer(dataclasses.replace(study, folder=str(tmp_path / "photos")))
+    monkeypatch.setattr(tuning.study, "LOCK_SECONDS", 0.5)
     with exclusive(Path(study.folder)), pytest.raises(UsageError, match="another process"):
         transfer(study)
 
