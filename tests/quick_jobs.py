@@ -1,6 +1,6 @@
 """Jobs that take no time, for the queue's tests, and a command that works on a queue of them.
 
-`python quick_jobs.py FOLDER COUNT WORKERS HOW [STORAGE]` is one command of many.
+`python quick_jobs.py FOLDER COUNT WORKERS HOW` is one command of many; a storage may follow.
 """
 
 from __future__ import annotations

@@ -85,11 +85,13 @@ class TrialRecord:
         steps: Steps asked for.
         seed: Seed of initialisation, data order and noise.
         hps: Base HPs by dotted name, e.g. `{"lr": 2**-8, "phi.output": 1.0}`.
-        status: A diverged run is a result, not a failure.
+        status: A diverged run is a result, not a failure; a pruned one was ended by the search.
         diverged_step: The step whose loss was not finite.
-        score: The validation bank's denoising loss on the raw weights; None if diverged.
-        train_flops: Measured FLOPs of the whole run.
+        score: The validation bank's denoising loss on the raw weights after all steps; None if
+            diverged or pruned.
+        train_flops: Measured FLOPs of the steps that were taken.
         seconds: Wall time of all its sittings.
+        pruned_step: After how many steps it was ended, if it was.
     """
 
     kind: ClassVar[str] = "trial"
@@ -102,11 +104,17 @@ class TrialRecord:
     steps: int
     seed: int
     hps: dict[str, float]
-    status: Literal["complete", "diverged"]
+    status: Literal["complete", "diverged", "pruned"]
     diverged_step: int | None
     score: float | None
     train_flops: float
     seconds: float
+    pruned_step: int | None = None
+
+    @property
+    def steps_taken(self) -> int:
+        """Steps of the whole run, less those that it was spared or did not survive to."""
+        return self.diverged_step or self.pruned_step or self.steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -68,8 +68,15 @@ class Terminal:
         """A run has ended."""
         if (task := self._tasks.pop(record.key, None)) is not None:
             self._progress.remove_task(task)
-        if record.score is None:
+        if record.status == "pruned":
+            result = f"ended early, after step {record.pruned_step}"
+        elif record.score is None:
             result = f"diverged at step {record.diverged_step}"
         else:
             result = f"validation loss {record.score:.5f}"
         self.console.print(f"  {record.key}  {result}  ({record.seconds:.0f} s)", highlight=False)
+
+    def spent(self, share: float, most: float) -> None:
+        """What the search has cost so far, and will have cost at most."""
+        text = f"  search so far: {share:.1%} of the target's FLOPs; at most {most:.1%}"
+        self.console.print(text, style="dim", highlight=False)

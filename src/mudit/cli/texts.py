@@ -8,11 +8,15 @@ from mudit.tuning import Branch, Preview, TransferResult, TransferVerdict, Verif
 def cost_text(preview: Preview) -> str:
     """The cost of a study, before it is run."""
     measured = preview.search_flops / preview.target_flops
+    least = ""
+    if preview.least_flops < preview.search_flops:
+        share = 100 * preview.least_flops / preview.target_flops
+        least = f"\nThat is if no trial is ended early; it costs at least {share:.1f} %."
     return (
         f"{preview.trials} trials on the proxy, {preview.search_flops:.3g} FLOPs in all; one "
         f"target training, {preview.target_flops:.3g} FLOPs.\n"
         f"The search costs {100 * preview.cost_ratio:.1f} % of one target training by Eq. (1), "
-        f"{100 * measured:.1f} % by counted FLOPs."
+        f"{100 * measured:.1f} % by counted FLOPs.{least}"
     )
 
 

@@ -182,6 +182,7 @@ class CostFacts:
         target_flops: Measured FLOPs of training the target once.
         measured_ratio: `search_flops` over `target_flops`.
         control_flops: Measured FLOPs of the control's search and target.
+        spared_flops: Measured FLOPs that trials which were ended early would have taken besides.
     """
 
     eq1_ratio: float
@@ -189,6 +190,7 @@ class CostFacts:
     target_flops: float
     measured_ratio: float
     control_flops: float | None = None
+    spared_flops: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -314,11 +316,20 @@ def cost_facts(
         target_flops=target.train_flops,
         measured_ratio=measured_cost_ratio(flops, target.train_flops),
         control_flops=None if control is None else sum(run.train_flops for run in control),
+        spared_flops=sum(
+            trial.train_flops * (trial.steps / trial.steps_taken - 1)
+            for trial in trials
+            if trial.status == "pruned"
+        ),
     )
 
 
 def _workload(record: TrialRecord) -> Workload:
-    return Workload(parameters=record.parameters, batch_size=record.batch_size, steps=record.steps)
+    return Workload(
+        parameters=record.parameters,
+        batch_size=record.batch_size,
+        steps=record.pruned_step or record.steps,
+    )
 
 
 def _no_such_trial(what: str, key: str, trials: Iterable[TrialCurve]) -> str:

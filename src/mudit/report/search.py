@@ -26,6 +26,7 @@ class SearchSeries(NamedTuple):
         points: (x, score) of the completed trials; x is log2 of the HP on a log2 axis.
         means: The mean score at each x, ascending in x.
         diverged: x of the diverged trials.
+        pruned: x of the trials that were ended early.
         chosen: The chosen trial's point; None if all diverged.
     """
 
@@ -33,6 +34,7 @@ class SearchSeries(NamedTuple):
     points: tuple[tuple[float, float], ...]
     means: tuple[tuple[float, float], ...]
     diverged: tuple[float, ...]
+    pruned: tuple[float, ...]
     chosen: tuple[float, float] | None
 
 
@@ -131,13 +133,14 @@ def _panel(
 def _series(
     hp: str, parametrization: str, trials: Sequence[TrialCurve], key: str, *, log2: bool
 ) -> SearchSeries:
-    points, diverged, best = [], [], None
+    points, best = [], None
+    lost: dict[str, list[float]] = {"diverged": [], "pruned": []}
     for record in (trial.record for trial in trials):
         if hp not in record.hps:
             continue
         x = math.log2(record.hps[hp]) if log2 else record.hps[hp]
         if record.score is None or not math.isfinite(record.score):
-            diverged.append(x)
+            lost["pruned" if record.status == "pruned" else "diverged"].append(x)
             continue
         points.append((x, record.score))
         if record.key == key:
@@ -147,7 +150,8 @@ def _series(
         (x, float(np.mean([score for at, score in points if at == x])))
         for x in sorted({x for x, _ in points})
     )
-    return SearchSeries(parametrization, tuple(points), means, tuple(sorted(diverged)), best)
+    diverged, pruned = (tuple(sorted(places)) for places in lost.values())
+    return SearchSeries(parametrization, tuple(points), means, diverged, pruned, best)
 
 
 def _spread(scores: Sequence[float]) -> float:
@@ -165,9 +169,9 @@ def draw_search(info: SearchInfo, theme: Theme) -> Figure:
     limits = _limits(info)
     for axes, panel in zip(grid.flat, info.panels, strict=False):
         _draw_panel(axes, panel, theme, log_y=info.log_y, limits=limits)
-    if _any_diverged(info):
+    if word := _band_word(info):
         for place, axes in enumerate(grid.flat[: len(info.panels)]):
-            diverged_band(axes, theme, labelled=place % columns == 0)
+            diverged_band(axes, theme, labelled=place % columns == 0, word=word)
     for row in grid:
         row[0].set_ylabel("validation loss, raw weights")
     handles = {
@@ -187,11 +191,11 @@ def draw_search(info: SearchInfo, theme: Theme) -> Figure:
 
 
 def _limits(info: SearchInfo) -> tuple[float, float]:
-    """Of y, leaving the top sixth to diverged trials if there are any."""
+    """Of y, leaving the top sixth to trials without a loss if there are any."""
     series = [series for panel in info.panels for series in panel.series]
     scores = [y for one in series for _, y in one.points] or [1.0]
     low, high = min(scores), max(scores)
-    room = 0.24 if _any_diverged(info) else 0.1
+    room = 0.24 if _band_word(info) else 0.1
     if info.log_y:
         ratio = high / low
         return low / ratio**0.08, high * ratio**room
@@ -208,15 +212,25 @@ def _draw_panel(
     for place, series in enumerate(panel.series):
         _draw_series(axes, series, theme, joined=panel.joined, place=place)
     axes.set_xlabel(f"base {panel.hp}" + (" (log2 axis)" if panel.log2 else ""))
-    tried = [x for one in panel.series for x in (*one.diverged, *(x for x, _ in one.points))]
+    tried = [
+        x for one in panel.series for x in (*one.diverged, *one.pruned, *(x for x, _ in one.points))
+    ]
     if tried:
         hp_ticks(axes, tried, log2=panel.log2)
     if panel.warnings:
         axes.set_title("⚠ chosen value on the edge of the search", color=theme.warning, fontsize=9)
 
 
-def _any_diverged(info: SearchInfo) -> bool:
-    return any(series.diverged for panel in info.panels for series in panel.series)
+def _band_word(info: SearchInfo) -> str:
+    """For the band of trials without a loss; empty if there are none."""
+    every = [series for panel in info.panels for series in panel.series]
+    diverged, pruned = (
+        any(one.diverged for one in every),
+        any(one.pruned for one in every),
+    )
+    if diverged and pruned:
+        return "no loss"
+    return "diverged" if diverged else "ended early" if pruned else ""
 
 
 def _draw_series(
@@ -239,9 +253,13 @@ def _draw_series(
         size = 200 if study else 330
         label = f"{name} chosen"
         axes.scatter(*series.chosen, s=size, marker="*", zorder=6 - place, label=label, **style)
-    if series.diverged:
-        height = np.full(len(series.diverged), 0.9375 if study else 0.9)
-        axes.scatter(
-            series.diverged, height, transform=axes.get_xaxis_transform(), marker="x", s=42,
-            color=colour, linewidths=2, zorder=4, label=f"{name} diverged",
-        )  # fmt: skip
+    for places, marker, word in (
+        (series.diverged, "x", "diverged"),
+        (series.pruned, "|", "ended early"),
+    ):
+        if places:
+            height = np.full(len(places), 0.9375 if study else 0.9)
+            axes.scatter(
+                places, height, transform=axes.get_xaxis_transform(), marker=marker, s=42,
+                color=colour, linewidths=2, zorder=4, label=f"{name} {word}",
+            )  # fmt: skip

@@ -53,10 +53,10 @@ def tiles(contents: StudyContents) -> Html:
 
 def _hp_tile(contents: StudyContents) -> Html:
     hps, trials = words.searched_hps(contents), len(contents.trials)
-    diverged = sum(trial.record.status == "diverged" for trial in contents.trials)
-    beside = f"best of {formats.plural(trials, 'trial')}" + (
-        f", {diverged} of them diverged" if diverged else ""
-    )
+    beside = f"best of {formats.plural(trials, 'trial')}"
+    for status, word in (("diverged", "diverged"), ("pruned", "ended early")):
+        if count := sum(trial.record.status == status for trial in contents.trials):
+            beside += f", {count} {word}"
     if any(edge(contents.trials, contents.best, name) for name in hps):
         beside += "; on the edge of the search"
     if len(hps) == 1:
@@ -146,6 +146,8 @@ def search(contents: StudyContents, figures: Figures) -> Html:
         legend += (
             " Crosses in the upper band diverged: they have no loss, only a place on the axis."
         )
+    if any(series.pruned for panel in info.panels for series in panel.series):
+        legend += " Upright strokes in the upper band were ended early."
     return join(
         [
             paragraph(
@@ -175,12 +177,15 @@ def _trial_table(contents: StudyContents) -> Html:
     return table(head, rows, numeric=range(2, 5 + len(names)))
 
 
+_ENDS = {"diverged": "diverged", "pruned": "early"}
+
+
 def _trial_row(trial: TrialCurve, names: Sequence[str], *, best: bool) -> tuple[str, ...]:
     record = trial.record
     ended = (
-        record.status
-        if record.diverged_step is None
-        else f"diverged, step {record.diverged_step:,}"
+        "complete"
+        if record.status == "complete"
+        else f"{_ENDS[record.status]}, step {record.steps_taken:,}"
     )
     hps = (formats.hp_value(record.hps[name]) if name in record.hps else "" for name in names)
     return (
@@ -376,9 +381,17 @@ def cost(contents: StudyContents, figures: Figures) -> Html:
         f"Measured, the search took {formats.flops(facts.search_flops)} and the target "
         f"{formats.flops(facts.target_flops)}: {formats.percent(facts.measured_ratio)}."
     )
+    if facts.spared_flops:
+        whole = facts.search_flops + facts.spared_flops
+        measured += (
+            f" Trials that were ended early would have taken {formats.flops(facts.spared_flops)} "
+            f"more: the search cost {formats.percent(facts.search_flops / whole)} of one that ends "
+            "none."
+        )
     equation = (
         "Eq. (1) of the paper is trials × parameters × batch × steps over the target's parameters "
-        "× batch × steps. It counts diverged trials in full and takes FLOPs to be proportional to "
+        "× batch × steps. It counts diverged trials in full, those that were ended early by the "
+        "steps that they took, and takes FLOPs to be proportional to "
         "parameters; the measured ratio does neither, so the two differ. "
     )
     return join(
@@ -429,9 +442,11 @@ def _study_cells(
 ) -> list[tuple[str, str]]:
     names = varied_hps(trials)
     hps = {} if best is None else {n: v for n, v in best.record.hps.items() if n in names}
-    diverged = sum(trial.record.status == "diverged" for trial in trials)
+    diverged, pruned = (
+        sum(trial.record.status == status for trial in trials) for status in ("diverged", "pruned")
+    )
     return [
-        ("trials (diverged)", f"{len(trials)} ({diverged})"),
+        ("trials (diverged, ended early)", f"{len(trials)} ({diverged}, {pruned})"),
         ("chosen base HPs", formats.hp_values(hps) or "–"),
         ("proxy's validation loss, raw weights", "–" if best is None else _score(best)),
         ("target's validation loss, raw weights", "–" if target is None else _score(target)),

@@ -211,7 +211,9 @@ def _hp_label(value: float, *, log2: bool) -> str:
     return formats.log2_value(value) if log2 else formats.hp_value(value)
 
 
-def diverged_band(axes: Axes, theme: Theme, *, labelled: bool, floor: float = 0.875) -> None:
+def diverged_band(
+    axes: Axes, theme: Theme, *, labelled: bool, floor: float = 0.875, word: str = "diverged"
+) -> None:
     """The top of an axes, for runs without a loss: no ticks, but a word in their place.
 
     Args:
@@ -219,6 +221,7 @@ def diverged_band(axes: Axes, theme: Theme, *, labelled: bool, floor: float = 0.
         theme: The colours.
         labelled: Whether there is room for the word on the left.
         floor: Where the band begins, as a share of the axes' height.
+        word: What became of these runs.
     """
     style: dict[str, Any] = {"transform": axes.transAxes, "color": theme.muted, "fontsize": 9}
     axes.axhspan(
@@ -227,7 +230,7 @@ def diverged_band(axes: Axes, theme: Theme, *, labelled: bool, floor: float = 0.
     )  # fmt: skip
     low, high = axes.get_ylim()
     if labelled:
-        axes.text(-0.008, (1 + floor) / 2, "diverged", ha="right", va="center", **style)
+        axes.text(-0.008, (1 + floor) / 2, word, ha="right", va="center", **style)
     share = axes.transAxes.inverted()
     ticks = [
         tick

@@ -58,10 +58,10 @@ def algorithm(contents: StudyContents) -> tuple[tuple[str, str], ...]:
     """[muDiT] Algorithm 4 in three steps, each with a name."""
     proxy, target = contents.proxy, contents.target
     name = formats.parametrization_name(contents.parametrization)
-    diverged = sum(trial.record.status == "diverged" for trial in contents.trials)
-    ranked = f"{RANKING} " + (
-        f"{formats.plural(diverged, 'trial')} diverged and cannot win. " if diverged else ""
-    )
+    ranked = f"{RANKING} "
+    for status, fate in (("diverged", "diverged"), ("pruned", "ended early")):
+        if count := sum(trial.record.status == status for trial in contents.trials):
+            ranked += f"{formats.plural(count, 'trial')} {fate} and cannot win. "
     return (
         (
             "Search.",

@@ -134,6 +134,7 @@ class RunConfig:
         bank_seed: Of the validation bank, shared by all trials of a study.
         threads: CPU threads; the last bits of floating point depend on it.
         captions: What a text-conditioned model is told of each class.
+        rungs: Steps after which the validation bank is evaluated and the run may be ended.
     """
 
     model: ModelConfig
@@ -148,6 +149,7 @@ class RunConfig:
     bank_seed: int = 0
     threads: int = 1
     captions: tuple[str, ...] = ()
+    rungs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "threads"):

@@ -18,7 +18,7 @@ _BY_NAME = {
     "phi": _ROLES,
     "sigma": _ROLES,
     "lr_multiplier": _ROLES,
-    "loss_weight": ("variational_bound",),
+    "loss_weight": ("variational_bound", "repa"),
 }
 
 
@@ -37,8 +37,8 @@ class Hyperparameters:
         phi: Forward multiplier φ by role.
         sigma: Initial scale σ by role, in units of the model's own.
         lr_multiplier: Learning rate by role, in units of lr.
-        loss_weight: Weight of a term of the training loss beside the denoising one:
-            `variational_bound`, 1 if not given. Trials are ranked by the denoising term alone.
+        loss_weight: Weight of a term that the training loss has beside the denoising one, e.g.
+            `variational_bound`; 1 if not given. Trials are ranked by the denoising term alone.
     """
 
     lr: float = 2**-8

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ from mudit.training.schedule import lr_factor
 from mudit.training.validation import ValidationBank
 
 OnProgress: TypeAlias = Callable[[int, float], None]
+# (steps taken, denoising loss on the validation bank) -> whether to end the run there
+Prune: TypeAlias = Callable[[int, float], bool]
 RunRole: TypeAlias = Literal["proxy", "target", "grid"]
 
 
@@ -58,6 +60,7 @@ def train(
     role: RunRole = "target",
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] | None = None,
+    prune: Prune | None = None,
     wait_seconds: float = 60.0,
 ) -> TrialRecord:
     """Train, or go on training, what `config` says, in `folder`.
@@ -69,6 +72,7 @@ def train(
         role: What it is for.
         on_progress: Told (steps taken, last loss) now and then.
         should_stop: Asked after every step; if true, the run is saved and stops.
+        prune: Asked at the config's rungs; if true, the run ends there.
         wait_seconds: How long to wait for another process that is at work in the folder: the
             workers of a study that was killed are at the end of a step still.
 
@@ -89,8 +93,8 @@ def train(
             torch.set_num_threads(config.threads)
             run = _Run.start(config, folder)
             try:
-                diverged_step = run.loop(on_progress or (lambda step, loss: None), should_stop)
-                record = run.finish(diverged_step, key=key, role=role)
+                end = run.loop(on_progress or (lambda step, loss: None), should_stop, prune)
+                record = run.finish(end, key=key, role=role)
             finally:
                 run.close()
             write_text(finished, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
@@ -181,6 +185,13 @@ class _Pending:
     updates: dict[str, float] = field(default_factory=dict)  # of the last step
 
 
+class _End(NamedTuple):
+    """How a run ended, and after how many steps."""
+
+    status: Literal["complete", "diverged", "pruned"]
+    step: int
+
+
 @dataclass(kw_only=True)
 class _Run:
     """What a run holds while it runs."""
@@ -260,14 +271,20 @@ class _Run:
 
     # --- the loop --------------------------------------------------------------------------------
 
-    def loop(self, on_progress: OnProgress, should_stop: Callable[[], bool] | None) -> int | None:
-        """Train to the end; returns the step whose loss was not finite, if any."""
+    def loop(
+        self,
+        on_progress: OnProgress,
+        should_stop: Callable[[], bool] | None,
+        prune: Prune | None,
+    ) -> _End:
+        """Train to the end, whichever it is."""
         training, clock = self.config.training, time.perf_counter()
         for step in range(self.progress.step, self.config.steps):
             done = step + 1
             last = done == self.config.steps
             measure = last or done % training.log_steps == 0
-            validate = not last and _due(done, training.validation_steps)
+            rung = not last and done in self.config.rungs
+            validate = rung or (not last and _due(done, training.validation_steps))
             self._step(step, measure=measure)
             stop = should_stop is not None and should_stop()
             save = stop or (not last and _due(done, training.checkpoint_steps))
@@ -275,10 +292,13 @@ class _Run:
                 rows, bad = self._flush(done)
                 self._time(done, len(rows), clock)
                 if bad is not None:
-                    return bad
+                    return _End("diverged", bad)
                 on_progress(done, rows[-1].loss)
             if validate:
-                self.records.write([self._validate(done, "raw")])
+                row = self._validate(done, "raw")
+                self.records.write([row])
+                if rung and prune is not None and prune(done, row.denoising):
+                    return _End("pruned", done)
             if save:
                 self._save(done)
             if measure or validate or save:
@@ -288,7 +308,7 @@ class _Run:
                     f"stopped after step {done} of {self.config.steps}; everything is saved in "
                     f"{self.folder}. Repeat the same command to go on from there."
                 )
-        return None
+        return _End("complete", self.config.steps)
 
     def _step(self, step: int, *, measure: bool) -> None:
         hps, pending = self.config.hps, self.pending
@@ -425,19 +445,19 @@ class _Run:
             optimizer=self.optimizer,
         )
 
-    def finish(self, diverged_step: int | None, *, key: str, role: RunRole) -> TrialRecord:
+    def finish(self, end: _End, *, key: str, role: RunRole) -> TrialRecord:
         """Validate, keep the weights, and say how the run ended."""
         score: float | None = None
-        if diverged_step is None:
-            rows: list[Record] = [self._validate(self.config.steps, w) for w in ("raw", "ema")]
+        if end.status == "complete":
+            rows: list[Record] = [self._validate(end.step, w) for w in ("raw", "ema")]
             self.records.write(rows)
             score = rows[0].denoising  # type: ignore[union-attr]
             if not math.isfinite(score):
-                diverged_step, score = self.config.steps, None
+                end, score = _End("diverged", end.step), None
         self.records.sync()
-        for name, model in (("model", self.model), ("ema", self.ema.model)):
-            write_whole(self.folder / f"{name}.safetensors", partial(save_weights, model))
-        steps_run = diverged_step or self.config.steps
+        if end.status != "pruned":
+            for name, model in (("model", self.model), ("ema", self.ema.model)):
+                write_whole(self.folder / f"{name}.safetensors", partial(save_weights, model))
         return TrialRecord(
             key=key,
             role=role,
@@ -448,10 +468,11 @@ class _Run:
             steps=self.config.steps,
             seed=self.config.seed,
             hps=self.config.hps.flat(),
-            status="complete" if diverged_step is None else "diverged",
-            diverged_step=diverged_step,
+            status=end.status,
+            diverged_step=end.step if end.status == "diverged" else None,
+            pruned_step=end.step if end.status == "pruned" else None,
             score=score,
-            train_flops=self.flops * steps_run,
+            train_flops=self.flops * end.step,
             seconds=self.progress.seconds + time.perf_counter() - self.started,
         )
 

@@ -14,7 +14,9 @@ from mudit.tuning.config import (
 from mudit.tuning.coordinate_check import CoordinateCheck, coordinate_check
 from mudit.tuning.grid import VerifyConfig, is_grid
 from mudit.tuning.listener import Listener
+from mudit.tuning.pruning import PruningConfig
 from mudit.tuning.search import NoBestPoint
+from mudit.tuning.space import PAPER_SPACE
 from mudit.tuning.study import (
     Branch,
     FailedSearch,
@@ -36,6 +38,7 @@ from mudit.tuning.verify import (
 
 __all__ = [
     "DEFAULT_ARCHITECTURE",
+    "PAPER_SPACE",
     "Branch",
     "CoordinateCheck",
     "ExperimentConfig",
@@ -44,6 +47,7 @@ __all__ = [
     "ModelConfig",
     "NoBestPoint",
     "Preview",
+    "PruningConfig",
     "RayConfig",
     "SamplingConfig",
     "SearchConfig",

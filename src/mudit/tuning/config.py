@@ -22,7 +22,16 @@ from mudit.training import (
     stream_seed,
 )
 from mudit.tuning.cluster import Cluster, Launcher, RayConfig
-from mudit.tuning.space import Point, grid_points, parse_space, random_points
+from mudit.tuning.pruning import PruningConfig
+from mudit.tuning.space import (
+    Interval,
+    Point,
+    Range,
+    grid_points,
+    parse_space,
+    point_key,
+    random_points,
+)
 
 Architecture: TypeAlias = Literal["dit", "uvit", "pixart", "mmdit"]
 DEFAULT_ARCHITECTURE: Architecture = "dit"
@@ -77,13 +86,16 @@ class SearchConfig:
 
     Attributes:
         space: A range by HP, e.g. `{"lr": "log2(-10, -6)", "phi.output": "grid(0.5, 1, 2)"}`.
-        method: `grid` (all combinations) or `random` (`trials` draws).
-        trials: Draws of a random search.
+        method: `grid` (all combinations), `random` (`trials` draws), or `tpe` (`trials` points,
+            each proposed by Optuna's Tree-structured Parzen Estimator from those before it).
+        trials: Of a search that is no grid.
+        pruning: Whether trials are ended early.
     """
 
     space: dict[str, str] = field(default_factory=lambda: {"lr": "log2(-9, -5)"})
-    method: Literal["grid", "random"] = "grid"
+    method: Literal["grid", "random", "tpe"] = "grid"
     trials: int = 0
+    pruning: PruningConfig = field(default_factory=PruningConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,29 +207,52 @@ class StudyConfig(ExperimentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.search.method == "random" and self.search.trials < 1:
+        method, trials = self.search.method, self.search.trials
+        if method != "grid" and trials < 1:
             raise UsageError(
-                "search.method is random, but search.trials is "
-                f"{self.search.trials}: say how many points to draw, e.g. --search.trials 20."
+                f"search.method is {method}, but search.trials is {trials}: say how many points to "
+                "try, e.g. --search.trials 20."
             )
         if self.sampling.steps > self.objective.num_timesteps:
             raise UsageError(
                 f"sampling.steps is {self.sampling.steps}, expected at most "
                 f"objective.num_timesteps = {self.objective.num_timesteps}."
             )
-        self.points()
+        self.search.pruning.rungs(self.proxy.steps)
+        if method != "tpe":
+            self.points()
+        elif not any(isinstance(found, Interval) for found in self.space().values()):
+            raise UsageError(
+                "search.method is tpe, but no HP in search.space has an interval: a few values are "
+                "tried with --search.method grid. Give e.g. --search.space.lr "
+                "'log_uniform(1e-4, 1e-1)'."
+            )
+
+    def space(self) -> dict[str, Range]:
+        """The range of each HP that is searched.
+
+        Raises:
+            UsageError: There is none, or one is wrong.
+        """
+        return parse_space(self.search.space)
 
     def points(self) -> list[Point]:
-        """The base HPs to try, in order.
+        """The base HPs that a grid or a random search tries, in order.
 
         Raises:
             UsageError: The space is empty or wrong.
         """
-        space = parse_space(self.search.space)
         if self.search.method == "grid":
-            return grid_points(space)
+            return grid_points(self.space())
         seed = stream_seed(self.seed, "search")
-        return random_points(space, count=self.search.trials, seed=seed)
+        return random_points(self.space(), count=self.search.trials, seed=seed)
+
+    @property
+    def trials(self) -> int:
+        """How many points the search tries, equal ones counted once."""
+        if self.search.method == "tpe":
+            return self.search.trials
+        return len({point_key(point) for point in self.points()})
 
 
 Experiment = TypeVar("Experiment", bound=ExperimentConfig)
@@ -266,6 +301,7 @@ def run_config(
     parametrization: Parametrization = "mup",
     seed: int | None = None,
     threads: int = 1,
+    rungs: tuple[int, ...] = (),
 ) -> RunConfig:
     """The config of one training run of the study.
 
@@ -277,6 +313,7 @@ def run_config(
         parametrization: `sp` for the control, which may have an initialisation of its own.
         seed: Of the run; None: the study's. All runs share the study's validation bank.
         threads: CPU threads.
+        rungs: Steps at which it may be ended.
 
     Raises:
         UsageError: The model cannot have that width, or there are fewer images than in a batch.
@@ -302,4 +339,5 @@ def run_config(
         bank_seed=config.seed,
         threads=threads,
         captions=class_captions(splits.train.class_names) if is_text_conditioned(model) else (),
+        rungs=rungs,
     )

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -22,6 +22,7 @@ from mudit.errors import EnvironmentFailure, FolderBusyError
 from mudit.records import TrialRecord
 from mudit.training import exclusive, read_trial
 from mudit.training.files import disk_errors
+from mudit.tuning.jobs import JobSource
 from mudit.tuning.pool import Job
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Ledger:
 
     Args:
         study: The Optuna study.
-        jobs: The runs, by key.
+        source: The runs.
         bounds: Of the HPs in their points.
         folder: The study's; all commands see it.
         owner: This command, from `ownership`.
@@ -66,14 +67,15 @@ class Ledger:
     def __init__(
         self,
         study: optuna.Study,
-        jobs: Sequence[Job],
+        source: JobSource,
         *,
         bounds: Bounds,
         folder: Path,
         owner: str,
     ) -> None:
         self._study = study
-        self._jobs = {job.key: job for job in jobs}
+        self._source = source
+        self._jobs = {job.key: job for job in source.known()}
         self._bounds = bounds
         self._folder = folder
         self._owner = owner
@@ -87,6 +89,14 @@ class Ledger:
 
     # --- what is left ------------------------------------------------------------------------
 
+    def is_finished(self, ended: Set[str]) -> bool:
+        """Whether there is nothing left to do, and will not be.
+
+        Args:
+            ended: Keys of runs that are known to have ended, whatever is seen of their folders.
+        """
+        return self._source.is_complete and not self.unfinished() - ended
+
     def unfinished(self) -> set[str]:
         """Keys of the runs without a `trial.json`."""
         for key in self._jobs.keys() - self._finished:
@@ -96,6 +106,8 @@ class Ledger:
 
     def settle(self) -> bool:
         """Give back what lost its owner, and make sure that each unfinished run is in the queue.
+
+        Runs that other commands have proposed meanwhile become known.
 
         One command at a time does so. A run is enqueued once: all commands that enqueue hold the
         folder, and whoever does sees what the others have enqueued.
@@ -117,6 +129,7 @@ class Ledger:
     def _settle(self) -> None:
         from optuna.trial import TrialState
 
+        self._learn()
         queued: set[str] = set()
         latest: dict[str, optuna.trial.FrozenTrial] = {}
         for trial in self._study.get_trials(deepcopy=False):
@@ -143,6 +156,10 @@ class Ledger:
                     "checkpointed goes on."
                 )
             self._study.enqueue_trial(job.point, user_attrs={"key": key, "losses": losses})
+
+    def _learn(self) -> None:
+        for job in self._source.known():
+            self._jobs.setdefault(job.key, job)
 
     def _bury(self, trial: optuna.trial.FrozenTrial) -> None:
         """End a trial whose owner is gone; its run may have ended all the same."""
@@ -184,7 +201,23 @@ class Ledger:
     # --- this command's runs -----------------------------------------------------------------
 
     def take(self) -> Job | None:
-        """A waiting run, now this command's; None if there is none."""
+        """A waiting run, now this command's, or one more of the source's; None if there is none."""
+        job = self._take_waiting()
+        while job is None and not self._source.is_complete:
+            try:
+                with exclusive(self._folder):
+                    self._learn()
+                    more = self._source.another()
+                    if more is None:
+                        break
+                    self._jobs[more.key] = more
+                    self._study.enqueue_trial(more.point, user_attrs={"key": more.key})
+            except FolderBusyError:
+                break
+            job = self._take_waiting()
+        return job
+
+    def _take_waiting(self) -> Job | None:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import Trial, TrialState
 

@@ -22,6 +22,11 @@ class Listener(Protocol):
     def ended(self, record: TrialRecord) -> None:
         """A run has ended."""
 
+    def spent(self, share: float, most: float) -> None:
+        """What the search has cost so far, and will have cost at most, both as a share of the
+        target's FLOPs.
+        """
+
 
 class Silent:
     """A listener that does nothing."""
@@ -36,4 +41,7 @@ class Silent:
         """Nothing."""
 
     def ended(self, record: TrialRecord) -> None:
+        """Nothing."""
+
+    def spent(self, share: float, most: float) -> None:
         """Nothing."""

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -25,6 +26,7 @@ from mudit.errors import Interrupted
 from mudit.records import TrialRecord
 from mudit.training import RunConfig, train
 from mudit.training.trainer import OnProgress, RunRole
+from mudit.tuning.pruning import PruningRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class Job:
         role: What it is for.
         config: The run.
         folder: Where it lives.
+        pruning: Whether to end it at a rung of its config.
     """
 
     key: str
@@ -44,6 +47,7 @@ class Job:
     role: RunRole
     config: RunConfig
     folder: Path
+    pruning: PruningRule | None = None
 
 
 # --- what a pool says -----------------------------------------------------------------------------
@@ -121,6 +125,7 @@ def train_job(job: Job, on_progress: OnProgress, should_stop: Callable[[], bool]
         role=job.role,
         on_progress=on_progress,
         should_stop=should_stop,
+        prune=None if job.pruning is None else partial(job.pruning.stops, job.folder),
     )
 
 

@@ -15,6 +15,7 @@ from mudit.errors import EnvironmentFailure, FolderBusyError, Interrupted
 from mudit.records import TrialRecord
 from mudit.training import exclusive, read_trial, train, write_text
 from mudit.tuning.cluster import Cluster
+from mudit.tuning.jobs import FixedJobs, JobSource
 from mudit.tuning.ledger import (
     BEAT_SECONDS,
     MOST_LOSSES,
@@ -80,7 +81,7 @@ def open_cluster(cluster: Cluster) -> Iterator[None]:
 
 
 def run_queue(
-    jobs: Sequence[Job],
+    jobs: Sequence[Job] | JobSource,
     *,
     folder: Path,
     name: str,
@@ -100,7 +101,7 @@ def run_queue(
     command takes it up. Returns when all are finished.
 
     Args:
-        jobs: The runs, with keys of their own; done in this order.
+        jobs: The runs, with keys of their own, done in this order; or where they come from.
         folder: The study's; all commands see it.
         name: The queue's name in the study.
         bounds: Of the HPs in the jobs' points.
@@ -123,6 +124,7 @@ def run_queue(
         MuditError: Whatever the first run to fail raised; the others are saved.
     """
     cluster = cluster or Cluster()
+    source = FixedJobs(jobs) if isinstance(jobs, Sequence) else jobs
     url = storage_url(folder, cluster.storage)
     with storage_errors(url), ownership(folder) as owner:
         if cluster.storage:  # one database holds many studies
@@ -137,10 +139,10 @@ def run_queue(
             study = outage.wait_for(opened, should_stop)
             stack.callback(close_study, study)
             pool = stack.enter_context(closing(_pool(cluster, workers, work)))
-            ledger = Ledger(study, jobs, bounds=bounds, folder=folder, owner=owner)
+            ledger = Ledger(study, source, bounds=bounds, folder=folder, owner=owner)
             drive = _Drive(ledger, pool, outage, on_tick, on_end, on_notice)
             done = drive.until_finished(should_stop)
-    return tuple(done.get(job.key) or _read_visible(job) for job in jobs)
+    return tuple(done.get(job.key) or _read_visible(job) for job in source.known())
 
 
 def _pool(cluster: Cluster, workers: int, work: Work) -> Pool:
@@ -255,7 +257,7 @@ class _Drive:
             while True:
                 self._speak()
                 self._fill()
-                if not self._pool.running and not self._ledger.unfinished() - self._done.keys():
+                if not self._pool.running and self._ledger.is_finished(self._done.keys()):
                     break
                 # Idle, it looks at the others' files and at the queue: not so often.
                 for event in self._pool.events(0.2 if self._pool.running else 1.0):

@@ -1,19 +1,41 @@
-"""Search on the proxy: every point trained once, kept in an Optuna study, the best one found."""
+"""Search on the proxy: which points are tried, each trained once, and the best of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from mudit.data import Splits
-from mudit.errors import MuditError
+from mudit.errors import DataError, MuditError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
+from mudit.training import read_trial, step_flops, stream_seed, write_text
 from mudit.tuning.config import StudyConfig, run_config
 from mudit.tuning.ledger import Bounds, distributions
 from mudit.tuning.pool import Job, OnTick
+from mudit.tuning.pruning import Curve, PruningRule, read_curve
 from mudit.tuning.queue import run_queue
-from mudit.tuning.space import parse_space, point_key
+from mudit.tuning.space import Interval, Point, Range, point_key, random_points
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class Spending(NamedTuple):
+    """What a search costs, in FLOPs of training.
+
+    Attributes:
+        so_far: Of the trials that have ended, whichever command trained them.
+        most: Of all, if those that have not ended take all of their steps.
+    """
+
+    so_far: float
+    most: float
 
 
 class NoBestPoint(MuditError):
@@ -40,7 +62,7 @@ def search(
     should_stop: Callable[[], bool],
     on_notice: Callable[[str], None],
 ) -> tuple[TrialRecord, ...]:
-    """Train every point of the space on the proxy, or what is left of them.
+    """Train the search's points on the proxy, or what is left of them.
 
     The Optuna study `search-mup` or `search-sp` lives in the study's folder or in its storage. Any
     number of commands work on it; a finished trial is never run again, an interrupted one goes on
@@ -62,8 +84,8 @@ def search(
         EnvironmentFailure: The storage cannot be read or written.
         Interrupted: `should_stop` said so.
     """
-    return run_queue(
-        trial_jobs(config, splits, parametrization),
+    records = run_queue(
+        Trials(config, splits, parametrization),
         folder=Path(config.folder),
         name=f"search-{parametrization}",
         bounds=_bounds(config),
@@ -74,41 +96,213 @@ def search(
         on_notice=on_notice,
         cluster=config.cluster(),
     )
+    by_key = {record.key: record for record in records}
+    return tuple(by_key[job.key] for job in trial_jobs(config, splits, parametrization))
+
+
+class Trials:
+    """The training runs of a search: a queue's source.
+
+    Points that are proposed one by one are kept in the study's folder, `points_mup.json`; each
+    depends on nothing but the trials' records and its own number, so that neither the number of
+    commands nor the storage has a say in it, only which trials have ended by then.
+
+    Args:
+        config: The study; its data are resolved.
+        splits: Its data.
+        parametrization: `mup`, or `sp` for the control's search.
+    """
+
+    def __init__(
+        self, config: StudyConfig, splits: Splits, parametrization: Parametrization
+    ) -> None:
+        self._config = config
+        self._splits = splits
+        self._parametrization = parametrization
+        self._path = Path(config.folder) / f"points_{parametrization}.json"
+        self._jobs: dict[str, Job] = {}
+        if config.search.method != "tpe":
+            for point in _in_queue(config):
+                self._add(point)
+
+    def known(self) -> list[Job]:
+        """Those that there are so far."""
+        if self._config.search.method == "tpe" and not self.is_complete:
+            for point in _read_points(self._path)[len(self._jobs) :]:
+                self._add(point)
+        return list(self._jobs.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there will be no more."""
+        return len(self._jobs) >= self._config.trials
+
+    def another(self) -> Job | None:
+        """One more, proposed from how the others have gone."""
+        jobs = self.known()
+        if self.is_complete:
+            return None
+        results = [(job.point, read_curve(job.folder)) for job in jobs]
+        seed = stream_seed(self._config.seed, "search", len(jobs))
+        job = self._add(propose(self._config.space(), results, seed=seed))
+        points = [other.point for other in self._jobs.values()]
+        write_text(self._path, json.dumps(points, indent=1) + "\n")
+        return job
+
+    def _add(self, point: Point) -> Job:
+        job = trial_job(self._config, self._splits, self._parametrization, point)
+        self._jobs.setdefault(job.key, job)
+        return job
+
+
+def _in_queue(config: StudyConfig) -> list[Point]:
+    """The points in the order in which they are tried.
+
+    Shuffled if trials may be ended: along a grid, each would be better than all before it for half
+    of the way.
+    """
+    points = config.points()
+    if config.search.pruning.method == "none":
+        return points
+    rng = np.random.default_rng([stream_seed(config.seed, "search"), 1])
+    return [points[index] for index in rng.permutation(len(points))]
+
+
+def _read_points(path: Path) -> list[Point]:
+    if not path.exists():
+        return []
+    try:
+        points: list[Point] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged ({error}). Delete the study's folder to begin anew."
+        ) from None
+    return points
 
 
 def trial_jobs(config: StudyConfig, splits: Splits, parametrization: Parametrization) -> list[Job]:
-    """The search's training runs, one for each distinct point, in order."""
-    jobs: dict[str, Job] = {}
-    for point in config.points():
-        key = f"{parametrization}_{point_key(point)}"
-        jobs[key] = Job(
-            key=key,
-            point=point,
-            role="proxy",
-            config=run_config(
-                config,
-                splits,
-                config.proxy,
-                hps=config.hps.updated(point),
-                parametrization=parametrization,
-            ),
-            folder=Path(config.folder) / key,
+    """The search's training runs so far, one for each distinct point, in order."""
+    jobs = {job.key: job for job in Trials(config, splits, parametrization).known()}
+    if config.search.method == "tpe":
+        return list(jobs.values())
+    keys = dict.fromkeys(_key(parametrization, point) for point in config.points())
+    return [jobs[key] for key in keys]
+
+
+def trial_job(
+    config: StudyConfig, splits: Splits, parametrization: Parametrization, point: Point
+) -> Job:
+    """The training run of a point."""
+    key, pruning = _key(parametrization, point), config.search.pruning
+    rungs = pruning.rungs(config.proxy.steps)
+    return Job(
+        key=key,
+        point=point,
+        role="proxy",
+        config=run_config(
+            config,
+            splits,
+            config.proxy,
+            hps=config.hps.updated(point),
+            parametrization=parametrization,
+            rungs=rungs,
+        ),
+        folder=Path(config.folder) / key,
+        pruning=PruningRule(config=pruning, rungs=rungs, siblings=f"{parametrization}_*")
+        if rungs
+        else None,
+    )
+
+
+def example_job(config: StudyConfig, splits: Splits, parametrization: Parametrization) -> Job:
+    """A training run of the search's size, to see what it costs and whether it can be built."""
+    (point,) = random_points(config.space(), count=1, seed=0)
+    return trial_job(config, splits, parametrization, point)
+
+
+def _key(parametrization: Parametrization, point: Point) -> str:
+    return f"{parametrization}_{point_key(point)}"
+
+
+def propose(
+    space: Mapping[str, Range], results: Sequence[tuple[Point, Curve]], *, seed: int
+) -> Point:
+    """The next point of a TPE search.
+
+    The first ten are drawn at random. Trials under way count as bad ones ("constant liar"), so that
+    workers do not crowd in one place; trials that were ended early count by how far they came.
+
+    Args:
+        space: The range of each HP.
+        results: The points before it, and what is known of them.
+        seed: Of this proposal.
+    """
+    import optuna
+    from optuna.trial import TrialState
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {name: _distribution(found) for name, found in space.items()}
+    sampler = optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=len(space) > 1)
+    study = optuna.create_study(direction="minimize", sampler=sampler)
+    for point, curve in results:
+        state, value = _TPE_STATES[curve.state], curve.score
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState[state],
+                params=point,
+                distributions=distributions,
+                value=math.inf if curve.state == "failed" else value,
+                intermediate_values=curve.losses if state == "PRUNED" else None,
+            )
         )
-    return list(jobs.values())
+    return {name: float(value) for name, value in study.ask(distributions).params.items()}
+
+
+# A diverged trial is infinitely bad, not failed: TPE leaves failed ones out.
+_TPE_STATES = {
+    "running": "RUNNING",
+    "complete": "COMPLETE",
+    "failed": "COMPLETE",
+    "pruned": "PRUNED",
+}
+
+
+def _distribution(found: Range) -> optuna.distributions.BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if isinstance(found, Interval):
+        return FloatDistribution(found.low, found.high, log=found.log)
+    return CategoricalDistribution(found.values)
+
+
+def spending(config: StudyConfig, jobs: Sequence[Job]) -> Spending:
+    """What the search of these trials has cost, and will have cost at most.
+
+    Args:
+        config: The study.
+        jobs: The trials so far, at least one.
+    """
+    run = jobs[0].config
+    each = step_flops(run.model, run.batch_size) * run.steps
+    ended = [job.folder / "trial.json" for job in jobs]
+    flops = [read_trial(path).train_flops for path in ended if path.exists()]
+    return Spending(sum(flops), sum(flops) + each * (config.trials - len(flops)))
 
 
 def best_trial(trials: tuple[TrialRecord, ...]) -> TrialRecord:
     """The trial with the lowest denoising loss on the bank; the first of equals.
 
     Raises:
-        NoBestPoint: All diverged.
+        NoBestPoint: All diverged, or were ended before they could.
     """
     finished = [trial for trial in trials if trial.score is not None]
     if not finished:
+        pruned = sum(trial.status == "pruned" for trial in trials)
+        ended = f" or were ended early ({pruned})" if pruned else ""
         raise NoBestPoint(
-            f"all {len(trials)} trials diverged, so there is no best point to carry to the target. "
-            "Search smaller learning rates, e.g. --search.space.lr 'log2(-14, -8)', or clip "
-            "gradients (--hps.clip 1), in another folder (--folder).",
+            f"all {len(trials)} trials diverged{ended}, so there is no best point to carry to the "
+            "target. Search smaller learning rates, e.g. --search.space.lr 'log2(-14, -8)', or "
+            "clip gradients (--hps.clip 1), in another folder (--folder).",
             trials,
         )
     return min(finished, key=lambda trial: trial.score or 0.0)
@@ -148,4 +342,4 @@ def _within(bounds: tuple[float, float, bool], value: float) -> float:
 
 
 def _bounds(config: StudyConfig) -> Bounds:
-    return {name: found.bounds for name, found in parse_space(config.search.space).items()}
+    return {name: found.bounds for name, found in config.space().items()}

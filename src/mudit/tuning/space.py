@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -25,6 +26,17 @@ from mudit.errors import UsageError
 from mudit.training import check_value
 
 Point: TypeAlias = dict[str, float]
+
+# [muDiT] §5.2.2, for its MMDiT, by 80 random trials. The paper says "uniformly"; its best lr and
+# clip lie at the geometric centres of their ranges, so the scales are taken to be logarithmic.
+PAPER_SPACE: Mapping[str, str] = MappingProxyType(
+    {
+        "lr": "log_uniform(2.5e-5, 2.5e-3)",
+        "clip": "log_uniform(0.01, 100)",
+        "loss_weight.repa": "uniform(0.1, 1)",
+        "warmup_steps": "log_uniform(1, 20000)",
+    }
+)
 
 _RANGE = re.compile(r"(log2|grid|uniform|log_uniform)\(([^()]*)\)")
 _MOST = 10_000  # points of one range

@@ -45,7 +45,14 @@ from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
 from mudit.tuning.listener import Listener, Silent
 from mudit.tuning.pool import Job, stop_on_interrupt
 from mudit.tuning.queue import open_cluster, run_alone
-from mudit.tuning.search import NoBestPoint, best_trial, search, trial_jobs
+from mudit.tuning.search import (
+    NoBestPoint,
+    best_trial,
+    example_job,
+    search,
+    spending,
+    trial_jobs,
+)
 from mudit.tuning.study import (
     Branch,
     FailedSearch,
@@ -65,15 +72,17 @@ class Preview:
         config: The complete config.
         plan: The target's plan.
         trials: Trials of the search.
-        search_flops: FLOPs of the search.
+        search_flops: FLOPs of the search, if no trial is ended early.
+        least_flops: FLOPs of the search, if all but one are ended at the first rung.
         target_flops: FLOPs of the target's training.
-        cost_ratio: The search over one target training, Eq. (1).
+        cost_ratio: `search_flops` over one target training, by Eq. (1).
     """
 
     config: StudyConfig
     plan: Plan
     trials: int
     search_flops: float
+    least_flops: float
     target_flops: float
     cost_ratio: float
 
@@ -87,10 +96,12 @@ def preview(config: StudyConfig) -> Preview:
     splits = open_splits(config.data)
     config = resolved(config, splits)
     resolve_device(config.training.device)
-    jobs = trial_jobs(config, splits, "mup")
+    trial = example_job(config, splits, "mup").config
     target = target_run_config(config, splits, config.hps, "mup")
     plan = make_plan(target)
-    proxy = make_plan(jobs[0].config)
+    proxy = make_plan(trial)
+
+    flops = step_flops(trial.model, trial.batch_size)
 
     def workload(task: TaskConfig, plan: Plan, trials: int = 1) -> Workload:
         sizes = [int(np.prod(row.shape)) for row in plan.rows if row.trainable]
@@ -101,13 +112,12 @@ def preview(config: StudyConfig) -> Preview:
     return Preview(
         config=config,
         plan=plan,
-        trials=len(jobs),
-        search_flops=step_flops(jobs[0].config.model, config.proxy.batch_size)
-        * config.proxy.steps
-        * len(jobs),
+        trials=config.trials,
+        search_flops=flops * trial.steps * config.trials,
+        least_flops=flops * (trial.steps + [*trial.rungs, trial.steps][0] * (config.trials - 1)),
         target_flops=step_flops(target.model, target.batch_size) * target.steps,
         cost_ratio=grouped_cost_ratio(
-            [workload(config.proxy, proxy, len(jobs))], workload(config.target, plan)
+            [workload(config.proxy, proxy, config.trials)], workload(config.target, plan)
         ),
     )
 
@@ -142,7 +152,7 @@ def transfer(
     resolve_device(_device_here(config))
     for parametrization in ("mup", "sp") if config.control == "sp" else ("mup",):
         make_plan(target_run_config(config, splits, config.hps, parametrization))
-        make_plan(trial_jobs(config, splits, parametrization)[0].config)
+        make_plan(example_job(config, splits, parametrization).config)
     if config.parametrization.parametrization != "mup":
         raise UsageError(
             "parametrization.parametrization is 'sp', but a transfer carries base HPs by μP. Use "
@@ -271,17 +281,24 @@ def _branch(
     if shared is not None and shares_search(config):
         trials = shared
     else:
-        count = len(trial_jobs(config, splits, parametrization))
         listener.stage(
-            f"searching {count} points under {parametrization} on the proxy, "
+            f"searching {config.trials} points under {parametrization} on the proxy, "
             f"width {config.proxy.width}"
         )
+        target = target_run_config(config, splits, config.hps, parametrization)
+        target_flops = step_flops(target.model, target.batch_size) * target.steps
+
+        def ended(record: TrialRecord) -> None:
+            listener.ended(record)
+            spent = spending(config, trial_jobs(config, splits, parametrization))
+            listener.spent(spent.so_far / target_flops, spent.most / target_flops)
+
         trials = search(
             config,
             splits,
             parametrization=parametrization,
             on_tick=listener.tick,
-            on_end=listener.ended,
+            on_end=ended,
             should_stop=should_stop,
             on_notice=listener.notice,
         )
@@ -293,12 +310,12 @@ def _branch(
     )
     key = f"target_{parametrization}"
     run = target_run_config(config, splits, hps, parametrization)
-    target = run_alone(
+    trained = run_alone(
         Job(key=key, point={}, role="target", config=run, folder=Path(config.folder) / key),
         cluster=config.cluster(),
         on_tick=listener.tick,
         should_stop=should_stop,
         on_notice=listener.notice,
     )
-    listener.ended(target)
-    return Branch(parametrization=parametrization, trials=trials, best=best, target=target)
+    listener.ended(trained)
+    return Branch(parametrization=parametrization, trials=trials, best=best, target=trained)

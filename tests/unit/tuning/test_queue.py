@@ -17,9 +17,10 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from mudit.errors import EnvironmentFailure, Interrupted, UsageError
-from mudit.training import exclusive
+from mudit.training import exclusive, write_text
 from mudit.tuning import ledger as ledgers
 from mudit.tuning import storage as storages
+from mudit.tuning.jobs import FixedJobs, JobSource
 from mudit.tuning.ledger import Ledger, is_alive, ownership
 from mudit.tuning.pool import Job
 from mudit.tuning.storage import (
@@ -42,9 +43,10 @@ def finish(job: Job) -> None:
     quick(job, no_tick, lambda: False)
 
 
-def ledger(folder: Path, jobs: list[Job], owner: str = ELSEWHERE) -> Ledger:
+def ledger(folder: Path, jobs: list[Job] | JobSource, owner: str = ELSEWHERE) -> Ledger:
     """A command's view of the queue; `ELSEWHERE` is on a machine that cannot be asked."""
-    return Ledger(open_study(folder, "quick"), jobs, bounds=BOUNDS, folder=folder, owner=owner)
+    source = FixedJobs(jobs) if isinstance(jobs, list) else jobs
+    return Ledger(open_study(folder, "quick"), source, bounds=BOUNDS, folder=folder, owner=owner)
 
 
 def states(folder: Path) -> Counter[str]:
@@ -101,6 +103,63 @@ def test_taking_a_trial_is_atomic_on_sqlite_as_optuna_alone_is_not(tmp_path) -> 
     assert refused == ["database is locked"]
     assert not bare.set_trial_state_values(1, TrialState.RUNNING)
     other.close()
+
+
+class Growing:
+    """Jobs that are proposed one by one; how many there are is in a file."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._jobs, self._path = make_jobs(folder, count), folder / "count"
+
+    def known(self) -> list[Job]:
+        return self._jobs[: int(self._path.read_text()) if self._path.exists() else 0]
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.known()) == len(self._jobs)
+
+    def another(self) -> Job | None:
+        if self.is_complete:
+            return None
+        write_text(self._path, str(len(self.known()) + 1))
+        return self.known()[-1]
+
+
+def test_proposed_jobs_are_shared_out_too(tmp_path) -> None:
+    """Four commands of a queue that grows; what one has proposed, another may take."""
+    start = threading.Barrier(4)
+
+    def command(number: int) -> list[str]:
+        start.wait()
+        mine = ledger(tmp_path, Growing(tmp_path, 30), f"another:{number}:00000000:{number}")
+        taken = []
+        while not mine.is_finished(frozenset(taken)):
+            if (job := mine.take()) is None:
+                mine.settle()
+                time.sleep(0.01)
+                continue
+            taken.append(job.key)
+            finish(job)
+            mine.finish(record_of(job))
+        return taken
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [key for keys in pool.map(command, range(4)) for key in keys]
+    assert sorted(taken) == [job.key for job in make_jobs(tmp_path, 30)]
+    assert states(tmp_path) == {"COMPLETE": 30}
+
+
+def test_a_proposed_job_that_was_not_enqueued_is(tmp_path) -> None:
+    """A command killed between proposing and enqueueing: the job is in the file alone."""
+    source = Growing(tmp_path, 2)
+    first = source.another()
+    mine = ledger(tmp_path, Growing(tmp_path, 2))
+    mine.settle()
+    assert mine.take() == first
+    second = mine.take()
+    assert second is not None
+    assert second.key == "job001"
+    assert mine.take() is None
 
 
 def test_jobs_are_enqueued_once_and_what_is_finished_never(tmp_path) -> None:
@@ -223,6 +282,7 @@ def test_a_killed_worker_costs_only_its_own_run(tmp_path) -> None:
     # Noted by `fragile` twice and by `quick` once; all others by `quick`, once.
     assert Counter(ran(tmp_path)) == {f"job{n:03}": 3 if n == 1 else 1 for n in range(12)}
     assert notices == ["the worker of job001 was killed; another goes on with it"]
+    (tmp_path / "b").mkdir()
     with pytest.raises(EnvironmentFailure, match="3 times at job001"):
         run(tmp_path, make_jobs(tmp_path, 1) + make_jobs(tmp_path / "b", 2)[1:], deadly)
 

@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mudit.errors import UsageError
+from mudit.training import Hyperparameters
 from mudit.tuning.space import (
+    PAPER_SPACE,
     Choices,
     grid_points,
     parse_range,
@@ -93,3 +96,27 @@ def test_keys_are_readable_and_differ() -> None:
     keys = {point_key({"lr": 2**-8, "clip": clip}) for clip in (0.1, 0.1000001, 1.0)}
     assert len(keys) == 3
     assert not any(set(key) & set("/\\ :*?") for key in keys)
+
+
+def test_the_papers_80_random_trials() -> None:
+    """[muDiT] §5.2.2: ranges as printed; evenly in the logarithm, but for REPA's weight."""
+    space = parse_space(PAPER_SPACE)
+    points = random_points(space, count=4000, seed=0)
+    assert points[:80] == random_points(space, count=80, seed=0)
+    ranges = {
+        "lr": (2.5e-5, 2.5e-3),
+        "clip": (0.01, 100.0),
+        "loss_weight.repa": (0.1, 1.0),
+        "warmup_steps": (1.0, 20_000.0),
+    }
+    assert set(space) == set(ranges)
+    for name, (low, high) in ranges.items():
+        values = np.array([point[name] for point in points])
+        assert low <= values.min() <= values.max() <= high
+        even = stats.uniform(low, high - low)
+        if name != "loss_weight.repa":
+            even = stats.loguniform(low, high)
+        assert stats.kstest(values, even.cdf).pvalue > 0.01
+    hps = Hyperparameters().updated(points[0])
+    assert hps.loss_weight["repa"] == points[0]["loss_weight.repa"]
+    assert hps.warmup_steps == round(points[0]["warmup_steps"])

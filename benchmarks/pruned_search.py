@@ -1,0 +1,250 @@
+"""What a search that ends trials early costs and loses, against the exhaustive grid.
+
+For each data set ten grids over lr, each with a seed and a validation bank of its own, are trained
+in full, with the bank evaluated at the rungs. A pruned search of the same seed is then played over
+these curves: a trial that is ended is the beginning of one that is not, to the bit (tested). Its
+trials come in the order in which `mudit transfer` would train them, one at a time. Bars: at most
+35 % of the grid's FLOPs; a winner that loses at most 10 % of what a doubling of width gains, in at
+least nine repeats of ten. Runs are kept in a folder (runs/pruned_search), so that it can resume.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from machine import describe, publish, quick, table
+
+from mudit.data import Splits
+from mudit.records import TrialRecord
+from mudit.training import open_splits, step_flops
+from mudit.tuning import PruningConfig, SearchConfig, StudyConfig, TaskConfig
+from mudit.tuning.config import resolved, run_config
+from mudit.tuning.pool import Job
+from mudit.tuning.pruning import Curve, prunes, read_curve
+from mudit.tuning.queue import run_queue
+from mudit.tuning.search import Trials
+
+_FASHION = "/usr/share/datasets/fashion-mnist"
+_RULES = {
+    "halving, η = 3": PruningConfig(method="halving", reduction_factor=3),
+    "halving, η = 4": PruningConfig(method="halving", reduction_factor=4),
+    "median, rungs of η = 3": PruningConfig(method="median", reduction_factor=3),
+}
+_GAIN_REPEATS = 3
+_MOST_FLOPS, _MOST_REGRET, _LEAST_SHARE = 0.35, 0.10, 0.9
+
+
+class Outcome(NamedTuple):
+    """What one pruned search came to.
+
+    Attributes:
+        share: Its FLOPs over the grid's, evaluations of the bank included.
+        training: The same of training steps alone.
+        lost: Loss of its winner less that of the grid's.
+        same: Whether both have the same winner.
+    """
+
+    share: float
+    training: float
+    lost: float
+    same: bool
+
+
+def studies(smoke: bool) -> dict[str, StudyConfig]:
+    """A study on each data set; repeats differ in its seed."""
+    base = StudyConfig(folder="", workers=2)
+    steps = 9 if smoke else 300
+    proxy = TaskConfig(width=32, batch_size=64, steps=steps)
+    search = SearchConfig(space={"lr": "log2(-8, -7)" if smoke else "log2(-11, -5, 0.5)"})
+    found = {"digits": dataclasses.replace(base, proxy=proxy, search=search)}
+    if Path(_FASHION).is_dir() and not smoke:
+        found["Fashion-MNIST"] = dataclasses.replace(
+            base,
+            data=dataclasses.replace(base.data, source=f"idx:{_FASHION}"),
+            model=dataclasses.replace(base.model, patch_size=7),
+            proxy=dataclasses.replace(proxy, width=64),
+            search=search,
+        )
+    return found
+
+
+def rungs(steps: int) -> tuple[int, ...]:
+    """The steps that any rule asks at."""
+    return tuple(sorted({rung for rule in _RULES.values() for rung in rule.rungs(steps)}))
+
+
+def grid_jobs(
+    config: StudyConfig, splits: Splits, folder: Path, lrs: Sequence[float], *, width: int
+) -> list[Job]:
+    """A grid in full, with the bank evaluated at all rungs."""
+    task = dataclasses.replace(config.proxy, width=width)
+    return [
+        Job(
+            key=f"w{width}_s{config.seed}_{np.log2(lr):.1f}",
+            point={"lr": lr},
+            role="grid",
+            config=run_config(
+                config, splits, task, hps=config.hps.updated({"lr": lr}), rungs=rungs(task.steps)
+            ),
+            folder=folder / f"w{width}_s{config.seed}_{np.log2(lr):.1f}",
+        )
+        for lr in lrs
+    ]
+
+
+def train(jobs: Sequence[Job], folder: Path) -> dict[str, TrialRecord]:
+    """Train them, or what is left of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lrs = [job.point["lr"] for job in jobs]
+    records = run_queue(
+        jobs,
+        folder=folder,
+        name="grid",
+        bounds={"lr": (min(lrs), max(lrs), True)},
+        workers=2,
+        on_tick=lambda key, step, steps, loss: None,
+        on_end=lambda record: print(record.key, record.score, flush=True),
+        should_stop=lambda: False,
+    )
+    return {record.key: record for record in records}
+
+
+def play(
+    config: StudyConfig, splits: Splits, rule: PruningConfig, curves: dict[float, Curve]
+) -> Outcome:
+    """A pruned search over the curves of a grid, by lr."""
+    steps = config.proxy.steps
+    search = dataclasses.replace(config.search, pruning=rule)
+    order = Trials(dataclasses.replace(config, search=search), splits, "mup").known()
+    run, bank = order[0].config, min(config.training.bank_size, splits.validation.num_samples)
+    step = step_flops(run.model, run.batch_size)
+    evaluation = step / 3 * bank / run.batch_size  # a forward pass is a third of a step
+    ended: list[Curve] = []
+    spent = trained = 0.0
+    scores: dict[float, float] = {}
+    for job in order:
+        lr = job.point["lr"]
+        curve = curves[lr]
+        last = next(
+            (
+                rung
+                for rung in job.config.rungs
+                if rung not in curve.losses  # diverged before it
+                or prunes(rule, job.config.rungs, _until(curve, job.config.rungs, rung), ended)
+            ),
+            None,
+        )
+        reached = [rung for rung in job.config.rungs if rung <= (last or steps)]
+        own = _until(curve, job.config.rungs, reached[-1]) if reached else Curve()
+        if last is None and curve.score is not None:
+            scores[lr] = curve.score
+            own = dataclasses.replace(own, state="complete", score=curve.score)
+        else:
+            own = dataclasses.replace(own, state="pruned" if last else "failed")
+        ended.append(own)
+        trained += step * (last or steps)
+        spent += step * (last or steps) + evaluation * (len(reached) + (2 if last is None else 0))
+    whole = len(order) * (step * steps + 2 * evaluation)
+    finished = {lr: curve.score for lr, curve in curves.items() if curve.score is not None}
+    best, winner = min(finished, key=finished.__getitem__), min(scores, key=scores.__getitem__)
+    return Outcome(
+        share=spent / whole,
+        training=trained / (len(order) * step * steps),
+        lost=finished[winner] - finished[best],
+        same=winner == best,
+    )
+
+
+def _until(curve: Curve, at: Sequence[int], rung: int) -> Curve:
+    return Curve(losses={k: v for k, v in curve.losses.items() if k in at and k <= rung})
+
+
+def measure(
+    name: str, config: StudyConfig, repeats: int, folder: Path
+) -> tuple[list[tuple[str, ...]], str]:
+    """The rows of a data set's table, and its gain in words."""
+    splits = open_splits(config.data)
+    config = resolved(config, splits)
+    lrs = [point["lr"] for point in config.points()]
+    every = [dataclasses.replace(config, seed=seed) for seed in range(repeats)]
+    width = config.proxy.width
+    jobs = [grid_jobs(one, splits, folder, lrs, width=width) for one in every]
+    small = train([job for part in jobs for job in part], folder)
+    best = [min(small[job.key].score or np.inf for job in part) for part in jobs]
+    # What a doubling gains: the best at twice the width, on the same bank.
+    scores = np.array([[small[job.key].score or np.inf for job in part] for part in jobs])
+    centre = int(np.argmin(scores.mean(axis=0)))
+    near = lrs[max(0, centre - 2) : centre + 3]
+    wide = [grid_jobs(one, splits, folder, near, width=2 * width) for one in every[:_GAIN_REPEATS]]
+    large = train([job for part in wide for job in part], folder)
+    gains = [
+        best[number] - min(large[job.key].score or np.inf for job in part)
+        for number, part in enumerate(wide)
+    ]
+    gain = float(np.mean(gains))
+    rows = []
+    for label, rule in _RULES.items():
+        found = [
+            play(one, splits, rule, {job.point["lr"]: read_curve(job.folder) for job in part})
+            for one, part in zip(every, jobs)
+        ]
+        regrets = [outcome.lost / gain for outcome in found]
+        shares = [outcome.share for outcome in found]
+        good = sum(regret <= _MOST_REGRET for regret in regrets)
+        passed = max(shares) <= _MOST_FLOPS and good >= _LEAST_SHARE * repeats
+        rows.append(
+            (
+                name,
+                label,
+                f"{np.mean(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})",
+                f"{np.mean([outcome.training for outcome in found]):.0%}",
+                f"{sum(outcome.same for outcome in found)} of {repeats}",
+                f"{good} of {repeats}",
+                f"{max(regrets):.0%}",
+                "PASS" if passed else "FAIL",
+            )
+        )
+    words = (
+        f"- {name}: width {width}, {len(lrs)} values of lr, {config.proxy.steps} steps; grids' "
+        f"best loss {np.mean(best):.5f} ± {np.std(best):.5f}, "
+        f"a doubling gains {gain:.5f} (of {len(gains)} repeats: {min(gains):.5f} to "
+        f"{max(gains):.5f})\n"
+    )
+    return rows, words
+
+
+def main() -> None:
+    smoke = quick(__doc__)
+    folder = Path(tempfile.mkdtemp()) if smoke else Path("runs/pruned_search")
+    machine = describe("mudit", "optuna")
+    rows: list[tuple[str, ...]] = []
+    words = ""
+    for name, config in studies(smoke).items():
+        found, text = measure(name, config, 3 if smoke else 10, folder / name)
+        rows += found
+        words += text
+    head = ("data", "rule", ">FLOPs of the grid's: mean (range)", ">of training alone",
+            ">same winner", ">regret ≤ 10 %", ">worst regret", "verdict")  # fmt: skip
+    publish(
+        "pruned_search",
+        title="What ending trials early saves and loses",
+        machine=machine,
+        body=f"""
+{words}
+Bars: at most 35 % of the grid's FLOPs in every repeat, evaluations of the validation bank included
+(a forward pass counted as a third of a step); regret at most 10 % of a doubling's gain in nine
+repeats of ten.
+
+{table(head, rows)}
+""",
+        quick=smoke,
+    )
+
+
+if __name__ == "__main__":
+    main()
