@@ -16,6 +16,7 @@ from mudit.records import StepRecord, ValidationRecord, read_records
 from mudit.training import open_splits, read_trial
 from mudit.tuning import PruningConfig, SearchConfig, StudyConfig, TaskConfig, preview, transfer
 from mudit.tuning.config import resolved
+from mudit.tuning.listener import Silent
 from mudit.tuning.pruning import Curve, prunes
 from mudit.tuning.search import Trials, best_trial, propose, search, trial_jobs
 from mudit.tuning.space import Choices, Interval
@@ -144,16 +145,11 @@ def test_its_cost_before(pruned: StudyConfig) -> None:
     assert whole.least_flops == whole.search_flops == found.search_flops
 
 
-class Costs:
+class Costs(Silent):
     """A listener that keeps the costs."""
 
     def __init__(self) -> None:
         self.shares: list[tuple[float, float]] = []
-
-    def stage(self, text: str) -> None: ...
-    def notice(self, text: str) -> None: ...
-    def tick(self, key: str, step: int, steps: int, loss: float) -> None: ...
-    def ended(self, record) -> None: ...
 
     def spent(self, share: float, most: float) -> None:
         self.shares.append((share, most))

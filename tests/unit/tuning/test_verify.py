@@ -23,6 +23,7 @@ from mudit.tuning import (
     verify,
 )
 from mudit.tuning.grid import GridPoint, grid_jobs, grid_points_of, point_of, read_extension
+from mudit.tuning.listener import Silent
 from mudit.tuning.verify import parametrizations, run_grid
 
 pytestmark = pytest.mark.slow
@@ -129,9 +130,7 @@ def test_a_killed_grid_goes_on(tmp_path) -> None:
     class Stops(Exception):
         pass
 
-    class Listener:
-        def stage(self, text: str) -> None: ...
-        def tick(self, key: str, step: int, steps: int, loss: float) -> None: ...
+    class Listener(Silent):
         def ended(self, record) -> None:
             raise Stops
 
