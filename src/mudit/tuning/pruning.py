@@ -31,9 +31,10 @@ class PruningConfig:
     than the proxy's steps. On each the validation bank is evaluated once more.
 
     Attributes:
-        method: `none`; `halving` (asynchronous successive halving: a trial goes on if it is among
-            the best 1/reduction_factor of those that have come to the same rung, or the best);
-            `median` (it goes on unless it is worse than the median of the finished trials there).
+        method: `none`; `halving` (asynchronous successive halving [ASHA]: a trial goes on if it is
+            among the best 1/reduction_factor of those that have come to the same rung, or the
+            best); `median` (it goes on unless it is worse than the median of the finished trials
+            there).
         reduction_factor: The share that goes on, and the ratio of rungs.
         first_rung: Steps; 0: two rungs, steps / reduction_factor² and steps / reduction_factor.
         startup_trials: With `median`: so many trials finish before any is ended.
