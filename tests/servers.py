@@ -105,16 +105,26 @@ class Postgres:
 
     def new_database(self) -> str:
         """The URL of an empty database."""
-        import psycopg
-
         self.databases += 1
         name = f"test{self.databases}"
+        self._administer(f"CREATE DATABASE {name}")
+        return f"postgresql://tester:{PASSWORD}@127.0.0.1:{self._port}/{name}"
+
+    def cut(self) -> None:
+        """Cut all connections to the newest database."""
+        self._administer(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            f"WHERE datname = 'test{self.databases}'"
+        )
+
+    def _administer(self, statement: str) -> None:
+        import psycopg
+
         with psycopg.connect(
             host="127.0.0.1", port=self._port, user="tester", password=PASSWORD, dbname="postgres",
             autocommit=True,
         ) as connection:  # fmt: skip
-            connection.execute(f"CREATE DATABASE {name}")
-        return f"postgresql://tester:{PASSWORD}@127.0.0.1:{self._port}/{name}"
+            connection.execute(statement)
 
     def remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -11,13 +11,15 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy import event
 
 from mudit.errors import EnvironmentFailure
 from mudit.tuning import SamplingConfig, StudyConfig, TaskConfig, transfer
-from mudit.tuning.storage import close_study, open_study
+from mudit.tuning.storage import Outage, close_study, open_study, storage_url
 from quick_jobs import make_jobs, ran
 from servers import PASSWORD, command, finish
 
@@ -111,6 +113,27 @@ def test_the_storage_away_for_a_while(tmp_path, postgres) -> None:
         assert text.count("does not answer; waiting") == 1
         assert text.count("the storage answers again") == 1
         assert PASSWORD not in text
+
+
+def test_a_connection_cut_within_a_read(tmp_path, postgres) -> None:
+    """Optuna asks again at once, in the same transaction: that fails in a way of its own."""
+    url = postgres.new_database()
+    opened = open_study(tmp_path, "cut", url)
+    opened.enqueue_trial({"lr": 1.0})
+    backend: Any = opened._storage
+    cuts = []
+
+    @event.listens_for(backend._backend.engine, "before_cursor_execute")
+    def cut(connection, cursor, statement, *rest) -> None:
+        if "FROM trial_intermediate_values" in statement and not cuts:
+            cuts.append(statement)
+            postgres.cut()
+
+    outage = Outage(storage_url(tmp_path, url), lambda text: None)
+    assert outage.ask(opened.get_trials) is None
+    assert cuts and outage.is_on
+    assert len(outage.wait_for(opened.get_trials, lambda: False)) == 1
+    close_study(opened)
 
 
 # --- real training --------------------------------------------------------------------------------

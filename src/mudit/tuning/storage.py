@@ -216,7 +216,13 @@ def close_study(study: optuna.Study) -> None:
 
 def is_away(error: BaseException) -> bool:
     """Whether an error means that the storage may answer again by itself."""
-    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+    from sqlalchemy.exc import (
+        DBAPIError,
+        InterfaceError,
+        OperationalError,
+        PendingRollbackError,
+        TimeoutError,
+    )
 
     if not isinstance(error, DBAPIError | TimeoutError) and error.__cause__ is not None:
         error = error.__cause__  # Optuna wraps SQLAlchemy's errors
@@ -224,7 +230,10 @@ def is_away(error: BaseException) -> bool:
         return any(word in str(error.orig) for word in ("locked", "busy", "unable to open"))
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, OperationalError | InterfaceError | TimeoutError)
+    # Optuna asks again within the transaction that was cut off, which is then still pending.
+    return isinstance(
+        error, OperationalError | InterfaceError | TimeoutError | PendingRollbackError
+    )
 
 
 @contextmanager
