@@ -131,7 +131,8 @@ def test_a_connection_cut_within_a_read(tmp_path, postgres) -> None:
 
     outage = Outage(storage_url(tmp_path, url), lambda text: None)
     assert outage.ask(opened.get_trials) is None
-    assert cuts and outage.is_on
+    assert cuts
+    assert outage.is_on
     assert len(outage.wait_for(opened.get_trials, lambda: False)) == 1
     close_study(opened)
 
