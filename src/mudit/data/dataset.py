@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -20,7 +21,7 @@ Flips = npt.NDArray[np.bool_]
 
 
 class ImageDataset(Protocol):
-    """Square images with one class each; a batch is a function of its indices alone."""
+    """Square images with a class or a caption each; a batch is a function of its arguments."""
 
     @property
     def name(self) -> str:
@@ -35,8 +36,12 @@ class ImageDataset(Protocol):
         """Number of classes; labels are below it."""
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """A name for each label."""
+    def class_names(self) -> Sequence[str]:
+        """A name for each label; where `captioned`, the distinct captions."""
+
+    @property
+    def captioned(self) -> bool:
+        """Whether labels number captions of single images instead of classes."""
 
     @property
     def channels(self) -> int:
@@ -55,13 +60,18 @@ class ImageDataset(Protocol):
         """SHA-256 that changes with the data, hex."""
 
     def batch(
-        self, indices: Indices, flips: Flips | None = None
+        self,
+        indices: Indices,
+        flips: Flips | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "batch channels size size"], Int[Tensor, " batch"]]:
         """Images in [-1, 1] (float32) and labels (int64) of the samples asked for, in that order.
 
         Args:
             indices: 0 to `num_samples` - 1, repeats allowed, shape (B,).
             flips: Which of them to mirror left to right, shape (B,); None: none.
+            generator: Source of what the data themselves leave to chance (a latent's draw from its
+                posterior); None: the most likely. Most data use none.
 
         Raises:
             UsageError: An index is out of range, or `flips` has another shape than `indices`.
@@ -99,14 +109,16 @@ class ArrayDataset:
         class_names: A name for each label.
         white: The pixel value that becomes 1; 0 becomes -1.
         flip: Whether training should mirror images.
+        captioned: Whether `class_names` are captions of single images.
     """
 
     name: str
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
-    class_names: tuple[str, ...]
+    class_names: Sequence[str]
     white: int = 255
     flip: bool = False
+    captioned: bool = False
 
     @property
     def num_samples(self) -> int:
@@ -137,7 +149,10 @@ class ArrayDataset:
         return digest.hexdigest()
 
     def batch(
-        self, indices: Indices, flips: Flips | None = None
+        self,
+        indices: Indices,
+        flips: Flips | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "batch channels size size"], Int[Tensor, " batch"]]:
         """Images and labels; see `ImageDataset.batch`."""
         check_batch(indices, flips, self.num_samples)

@@ -69,12 +69,20 @@ class FolderDataset:
         return len(self.class_names)
 
     @property
+    def captioned(self) -> bool:
+        """False: labels are classes."""
+        return False
+
+    @property
     def channels(self) -> int:
         """3: all images are made RGB."""
         return 3
 
     def batch(
-        self, indices: Indices, flips: Flips | None = None
+        self,
+        indices: Indices,
+        flips: Flips | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "batch 3 size size"], Int[Tensor, " batch"]]:
         """Images and labels, decoded in threads; see `ImageDataset.batch`."""
         check_batch(indices, flips, self.num_samples)

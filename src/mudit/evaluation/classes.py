@@ -8,6 +8,7 @@ Agreement near `held_out_accuracy` says that classes are told apart as in the da
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,7 +53,7 @@ class Classifier:
     """
 
     description: str
-    class_names: tuple[str, ...]
+    class_names: Sequence[str]
     image_shape: tuple[int, int, int]
     num_images: int
     held_out_accuracy: float

@@ -339,7 +339,7 @@ class _Run:
         config, rng = self.config, generator(self.config.seed, "step", step)
         indices = batch_indices(self.dataset.num_samples, config.batch_size, config.seed, step)
         turned = flips(config.seed, step, config.batch_size) if self.dataset.flip else None
-        x0, labels = self.dataset.batch(indices, turned)
+        x0, labels = self.dataset.batch(indices, turned, rng)
         t = self.objective.draw_t(config.batch_size, rng)
         noise = torch.randn(x0.shape, generator=rng)
         labels = drop_labels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -181,7 +182,7 @@ def _real_images(config: StudyConfig, dataset: ImageDataset) -> SampleGrid:
 
 
 def _grid(
-    title: str, images: NDArray[np.uint8], labels: NDArray[np.int64], names: tuple[str, ...]
+    title: str, images: NDArray[np.uint8], labels: NDArray[np.int64], names: Sequence[str]
 ) -> SampleGrid:
     """At most ten images of each class, a class in a row, where all classes have as many."""
     rows = [np.flatnonzero(labels == c)[:_COLUMNS] for c in np.unique(labels)]
