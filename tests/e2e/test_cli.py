@@ -92,6 +92,27 @@ def test_train_reads_yaml_and_overrides(capsys) -> None:
     assert "diverged" in out
 
 
+@pytest.mark.slow
+def test_verify_says_what_it_found_and_advise_reads_it(capsys) -> None:
+    small = [option for option in SMALL if re.match("--(w|m|par|tr)", option)]
+    options = [
+        "--folder=runs/v", *small, "--sizes=[8, 16, 24]", "--values=log2(-10, -7)", "--seeds=2",
+        "--task.width=8", "--task.batch_size=8", "--task.steps=3", "--control=none",
+    ]  # fmt: skip
+    code, out, err = run(capsys, "verify", "--dry-run", *options)
+    assert code == 0, err
+    assert "24" in out
+    assert not Path("runs").exists()
+    code, out, _ = run(capsys, "verify", *options)
+    assert code == 4, "six steps cannot place an optimum"
+    assert "INCONCLUSIVE" in out
+    assert Path("runs/v/report.html").exists()
+    code, out, _ = run(capsys, "advise", "runs/v")
+    assert code in (0, 4)
+    assert "16" in out
+    assert out.splitlines()[-1] == "runs/v/advice.md"
+
+
 def test_dry_run_prints_config_plan_and_cost_and_writes_nothing(capsys, tmp_path) -> None:
     code, out, _ = run(capsys, "transfer", "--dry-run", *SMALL)
     assert code == 0
@@ -156,6 +177,13 @@ MISTAKES = {
         2,
         ["ray.address", "6379"],
     ),
+    "one size": (["verify", "--sizes=[32]"], 2, ["sizes", "at least two"]),
+    "unknown HP": (["verify", "--hp=learning_rate"], 2, ["learning_rate", "weight_decay"]),
+    "one value": (["verify", "--values=grid(0.01)"], 2, ["values", "no optimum"]),
+    "axis": (["verify", "--across=depth"], 2, ["across", "depth", "width"]),
+    "width of a grid": (["verify", "--sizes=[32, 50, 64]"], 2, ["50", "48 and 64"]),
+    "no grid": (["advise", "nowhere"], 3, ["nowhere", "config.json"]),
+    "pruning": (["transfer", "--search.pruning.method=hyperband"], 2, ["pruning", "halving"]),
 }
 
 
