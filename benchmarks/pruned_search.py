@@ -32,7 +32,11 @@ from mudit.tuning.search import Trials
 from mudit.tuning.space import Point, point_key
 
 _FASHION = "/usr/share/datasets/fashion-mnist"
+_STEPS = 600
 _RULES = {
+    "halving, η = 2, from steps / 8": PruningConfig(
+        method="halving", reduction_factor=2, first_rung=_STEPS // 8
+    ),
     "halving, η = 3": PruningConfig(method="halving", reduction_factor=3),
     "halving, η = 4": PruningConfig(method="halving", reduction_factor=4),
     "median, rungs of η = 3": PruningConfig(method="median", reduction_factor=3),
@@ -63,16 +67,17 @@ class Outcome(NamedTuple):
 def studies(smoke: bool) -> dict[str, StudyConfig]:
     """A study on each data set; repeats differ in its seed."""
     base = StudyConfig(folder="", workers=2)
-    proxy = TaskConfig(width=16, batch_size=64, steps=9 if smoke else 300)
+    base = dataclasses.replace(base, model=dataclasses.replace(base.model, depth=2))
     lrs = "log2(-8, -7)" if smoke else "log2(-10, -4, 0.5)"
     search = SearchConfig(space={"lr": lrs, "phi.output": "log2(-2, 2, 2)"})
+    proxy = TaskConfig(width=16, batch_size=8 if smoke else 64, steps=_STEPS)
     found = {"digits": dataclasses.replace(base, proxy=proxy, search=search)}
     if Path(_FASHION).is_dir() and not smoke:
         found["Fashion-MNIST"] = dataclasses.replace(
             base,
             data=dataclasses.replace(base.data, source=f"idx:{_FASHION}"),
             model=dataclasses.replace(base.model, patch_size=7),
-            proxy=TaskConfig(width=64, batch_size=32, steps=200),
+            proxy=TaskConfig(width=48, batch_size=32, steps=_STEPS),
             search=search,
         )
     return found
@@ -211,8 +216,8 @@ def measure(
             )
         )
     words = (
-        f"- {name}: width {width}, {len(points)} points, {config.proxy.steps} steps; grids' "
-        f"best loss {np.mean(best):.5f} ± {np.std(best):.5f}, "
+        f"- {name}: width {width}, depth {config.model.depth}, {len(points)} points, "
+        f"{config.proxy.steps} steps; grids' best loss {np.mean(best):.5f} ± {np.std(best):.5f}, "
         f"a doubling gains {gain:.5f} (of {len(gains)} repeats: {min(gains):.5f} to "
         f"{max(gains):.5f})\n"
     )

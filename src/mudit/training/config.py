@@ -245,8 +245,13 @@ def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
         for name in dict.fromkeys([*old, *new]):
             inner = f"{key}.{name}" if key else name
             yield from _differences(inner, old.get(name), new.get(name))
-    elif old != new:
+    elif _spaceless(old) != _spaceless(new):
         yield f"{key}: {json.dumps(old)} there, {json.dumps(new)} here"
+
+
+def _spaceless(value: Any) -> Any:
+    """Ranges are text: `log2(-10, -4)` is `log2(-10,-4)`."""
+    return "".join(value.split()) if isinstance(value, str) else value
 
 
 def _require(condition: bool, name: str, value: object, expected: str = "in [0, 1]") -> None:

@@ -100,8 +100,11 @@ def test_another_config_in_the_folder_is_refused(finished) -> None:
     _, config = finished
     with pytest.raises(ConfigMismatchError, match=r"seed: 0 there, 1 here"):
         transfer(dataclasses.replace(config, seed=1))
-    # Workers do not change results.
-    transfer(dataclasses.replace(config, workers=1))
+    # Workers do not change results, nor do blanks within a range.
+    space = {name: text.replace(" ", "") for name, text in config.search.space.items()}
+    assert space != config.search.space
+    blanks = dataclasses.replace(config.search, space=space)
+    transfer(dataclasses.replace(config, workers=1, search=blanks))
 
 
 RUN = """
