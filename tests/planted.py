@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 import mudit
 from mudit.data.digits import open_digits
-from mudit.diffusion import DDPM, DDPMConfig
+from mudit.diffusion import DDPM, ObjectiveConfig
 from mudit.errors import ParametrizationError
 from mudit.models import DiTConfig, builder
 from mudit.parametrization import Plan, plan
@@ -102,7 +102,7 @@ def _digits() -> tuple[Tensor, Tensor]:
 def digits_loss(model: nn.Module, generator: torch.Generator) -> Tensor:
     """DDPM's loss on 16 digits."""
     images, labels = _digits()
-    ddpm = DDPM(DDPMConfig(learn_sigma=False))
+    ddpm = DDPM(ObjectiveConfig(learn_sigma=False))
     chosen = torch.randint(len(labels), (16,), generator=generator)
     t = ddpm.draw_t(16, generator)
     noise = torch.randn(16, *images.shape[1:], generator=generator)

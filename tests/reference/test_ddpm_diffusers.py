@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from mudit.diffusion import (
+    SampleNoise,
     SamplerStep,
     Spacing,
     linear_schedule,
@@ -21,6 +22,7 @@ from mudit.diffusion import (
 )
 
 SCHEDULE = linear_schedule()
+NOISE = SampleNoise.of(3, seed=1)
 # 1000 steps of float64 with amplification 157 (1 / sqrt(alphas_cumprod)) at the first.
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -50,11 +52,19 @@ def generator(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def assert_same_path(scheduler, steps: list[SamplerStep], end: Tensor, *, model, **options) -> None:  # type: ignore[no-untyped-def]
-    """Walks `scheduler` over its own steps, and compares each x_t and prediction of x0."""
+def assert_same_path(  # type: ignore[no-untyped-def]
+    scheduler, steps: list[SamplerStep], end: Tensor, *, model, monkeypatch, **options
+) -> None:
+    """Walks `scheduler` over its own steps, and compares each x_t and prediction of x0.
+
+    Where diffusers draws a step's noise, it gets that which our sampler drew.
+    """
+    module = type(scheduler).__module__
     assert [step.t for step in steps] == scheduler.timesteps.tolist()
     x_t = start()
-    for step in steps:
+    for place, step in enumerate(steps, start=1):
+        drawn = NOISE.like(x_t, place)
+        monkeypatch.setattr(f"{module}.randn_tensor", lambda *a, drawn=drawn, **k: drawn)
         torch.testing.assert_close(step.x_t, x_t, **TOLERANCE)
         output = model(x_t, torch.full((3,), step.t))
         result = scheduler.step(output, step.t, x_t, **options)
@@ -73,7 +83,9 @@ def assert_same_path(scheduler, steps: list[SamplerStep], end: Tensor, *, model,
         ("fixed_small", noise_only, 50, True),
     ],
 )
-def test_ddpm_takes_diffusers_steps(variance_type, model, sampling_steps: int, clip: bool) -> None:  # type: ignore[no-untyped-def]
+def test_ddpm_takes_diffusers_steps(  # type: ignore[no-untyped-def]
+    variance_type, model, sampling_steps: int, clip: bool, monkeypatch
+) -> None:
     scheduler = precise(
         DDPMScheduler(
             variance_type=variance_type,
@@ -89,16 +101,18 @@ def test_ddpm_takes_diffusers_steps(variance_type, model, sampling_steps: int, c
         start(),
         SCHEDULE,
         sampling_steps=sampling_steps,
-        generator=generator(),
+        noise=NOISE,
         clip_denoised=clip,
         callback=steps.append,
     )
-    assert_same_path(scheduler, steps, end, model=model, generator=generator())
+    assert_same_path(scheduler, steps, end, model=model, monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
-def test_ddim_takes_diffusers_steps(eta: float, clip: bool) -> None:
+def test_ddim_takes_diffusers_steps(
+    eta: float, clip: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # "leading" spacing is every k-th step, ours too where k divides 1000.
     scheduler = precise(
         DDIMScheduler(beta_schedule="linear", timestep_spacing="leading", clip_sample=clip)
@@ -112,7 +126,7 @@ def test_ddim_takes_diffusers_steps(eta: float, clip: bool) -> None:
         sampling_steps=50,
         spacing="stride",
         eta=eta,
-        generator=generator(),
+        noise=NOISE,
         clip_denoised=clip,
         callback=steps.append,
     )
@@ -123,7 +137,7 @@ def test_ddim_takes_diffusers_steps(eta: float, clip: bool) -> None:
         model=noise_only,
         eta=eta,
         use_clipped_model_output=clip,
-        generator=generator(),
+        monkeypatch=monkeypatch,
     )
 
 

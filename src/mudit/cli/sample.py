@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
 from mudit.cli.parsing import make_parser, output_path, parse
-from mudit.diffusion import DDPM, GuidedChannels
+from mudit.diffusion import GuidedChannels, Method, SampleNoise, make_objective
 from mudit.errors import UsageError
 from mudit.evaluation import as_images, generate
-from mudit.training import generator, load_trained
+from mudit.training import load_trained, stream_seed
 from mudit.tuning import SamplingConfig
 
 
@@ -25,9 +24,20 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--classes", type=list[int], default=[], help="classes; default: all")
     parser.add_argument("--per_class", type=int, default=10, help="images of each class")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
-    parser.add_argument("--method", type=Literal["ddim", "ddpm"], default="ddim")
+    parser.add_argument(
+        "--method",
+        type=Method | None,
+        default=None,
+        help="ddim (default), ddpm or dpm++; for a flow euler (default), heun, sde or dpm++",
+    )
     parser.add_argument("--cfg_scale", type=float, default=1.5, help="guidance; 1: none")
     parser.add_argument("--cfg_channels", type=GuidedChannels, default="all")
+    parser.add_argument(
+        "--cfg_interval",
+        type=tuple[float, float] | None,
+        default=None,
+        help="noise levels with guidance, e.g. [0, 0.7]; default: all",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--out", type=str, default="samples.png", help="the grid, a class in a row")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
@@ -43,19 +53,22 @@ def run(argv: Sequence[str]) -> int:
         method=options.method,
         cfg_scale=options.cfg_scale,
         cfg_channels=options.cfg_channels,
+        cfg_interval=options.cfg_interval,
     )
     trained = load_trained(folder, device=options.device)
     classes = options.classes or list(range(trained.conditioning.num_classes))
+    labels = torch.tensor(classes).repeat_interleave(sampling.per_class)
     x = generate(
         trained.model,
         trained.conditioning,
-        DDPM(trained.config.objective),
-        torch.tensor(classes).repeat_interleave(sampling.per_class),
-        generator=generator(options.seed, "sample"),
+        make_objective(trained.config.objective),
+        labels,
+        noise=SampleNoise.of(len(labels), seed=stream_seed(options.seed, "sample")),
         steps=sampling.steps,
         method=sampling.method,
         cfg_scale=sampling.cfg_scale,
         cfg_channels=sampling.cfg_channels,
+        cfg_interval=sampling.cfg_interval,
     )
     _save_grid(as_images(x), rows=len(classes), path=out)
     print(f"{len(x)} images from the model of width {trained.config.model.width}: {out}")

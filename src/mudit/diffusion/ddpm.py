@@ -7,25 +7,22 @@ Sources: [DDPM] Ho et al. 2020; [IDDPM] Nichol & Dhariwal 2021; [DiT] code
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mudit.diffusion.config import ObjectiveConfig
+from mudit.diffusion.objective import Network, Terms, check_inputs, check_output, mean_flat
 from mudit.diffusion.schedules import (
     Coefficients,
     compute_dtype,
     learned_log_variance,
-    linear_schedule,
+    make_schedule,
     q_sample,
 )
 from mudit.errors import UsageError
-
-# (x_t, t) to the predicted noise (B, C, H, W), or to noise and variance fraction (B, 2C, H, W).
-Network: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 # Half the width of a bin of uint8 images scaled to [-1, 1]; [DiT] code keeps it for latents.
 _HALF_BIN = 1 / 255
@@ -34,58 +31,31 @@ _OUTERMOST = 0.999
 _SMALLEST_PROBABILITY = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True)
-class DDPMConfig:
-    """What defines the objective. The defaults are those of all DiT runs.
-
-    Attributes:
-        num_timesteps: T, the steps of the linear schedule; at least 21.
-        learn_sigma: Whether the network also predicts the variance of the reverse steps, in a
-            second half of its output channels.
-
-    Raises:
-        UsageError: Too few timesteps.
-    """
-
-    num_timesteps: int = 1000
-    learn_sigma: bool = True
-
-    def __post_init__(self) -> None:
-        linear_schedule(self.num_timesteps)
-
-
-class DDPMTerms(NamedTuple):
-    """The loss of each sample, and the terms that it is the sum of; float32 or wider, shape (B,).
-
-    Attributes:
-        total: What to average over the batch and minimise.
-        denoising: Mean squared error of the predicted noise, over all dimensions.
-        variational_bound: Bits per dimension; None without a learned variance.
-    """
-
-    total: Tensor
-    denoising: Tensor
-    variational_bound: Tensor | None
-
-    def named(self) -> dict[str, Tensor]:
-        """The terms that exist by name, without the total."""
-        terms = {"denoising": self.denoising}
-        if self.variational_bound is not None:
-            terms["variational_bound"] = self.variational_bound
-        return terms
-
-
 class DDPM:
     """Draws t and computes the loss; knows the noise schedule and no network.
 
     Attributes:
         config: What it was made from.
-        schedule: The linear schedule of `config.num_timesteps` steps.
+        prediction: The noise.
+        schedule: The `config.num_timesteps` steps that `config.betas` names.
     """
 
-    def __init__(self, config: DDPMConfig) -> None:
+    prediction: Literal["noise"] = "noise"
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        if config.kind != "ddpm":
+            raise UsageError(f"DDPM got kind={config.kind!r}; expected 'ddpm'.")
         self.config = config
-        self.schedule = linear_schedule(config.num_timesteps)
+        self.schedule = make_schedule(config.betas, config.num_timesteps)
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """The terms of its loss."""
+        return ("denoising", *(["variational_bound"] if self.config.learn_sigma else []))
+
+    def num_outputs(self, channels: int) -> int:
+        """As many as the data's, and as many again for a learned variance."""
+        return channels * (2 if self.config.learn_sigma else 1)
 
     def draw_t(self, batch: int, generator: torch.Generator) -> Int[Tensor, " batch"]:
         """Independent uniform steps in [0, T), on the generator's device."""
@@ -97,6 +67,18 @@ class DDPM:
         """Middles of `count` equal parts of [0, T), rounded down: a validation bank's steps."""
         return (2 * torch.arange(count) + 1) * self.config.num_timesteps // (2 * count)
 
+    def told(self, t: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """`t`, counted from `first_step`."""
+        return t + self.config.first_step if self.config.first_step else t
+
+    def told_at(self, step: Int[Tensor, " batch"], *, dtype: torch.dtype) -> Int[Tensor, " batch"]:
+        """What the network is given at steps of `schedule`: integers, whatever `dtype`."""
+        return self.told(step)
+
+    def noise_level(self, told: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Steps of noise in x_t, as a share of T: 1/T at t = 0, and 1 at T-1."""
+        return (told - self.config.first_step + 1) / self.config.num_timesteps
+
     def loss(
         self,
         network: Network,
@@ -104,14 +86,14 @@ class DDPM:
         t: Int[Tensor, " batch"],
         *,
         noise: Float[Tensor, "batch channels *space"],
-    ) -> DDPMTerms:
+    ) -> Terms:
         """Per-sample loss of `network` at `x0` noised to step `t` by `noise`. [IDDPM] Eq. 16.
 
         The mean of the variational bound is that of the detached noise prediction, so the bound
         trains the variance alone; its weight is 1 ([DiT] code, LossType.MSE). x0 is not clipped.
 
         Args:
-            network: Called once, with x_t in x0's dtype and `t`.
+            network: Called once, with x_t in x0's dtype and `told(t)`.
             x0: Data, scaled to about unit variance.
             t: Steps in [0, T), on x0's device.
             noise: Standard normal.
@@ -119,21 +101,21 @@ class DDPM:
         Raises:
             UsageError: `noise`, `t` or the network's output has the wrong shape.
         """
-        _check_inputs(x0, t, noise)
+        check_inputs("DDPM", x0, t, noise)
         at = self.schedule.at(t, like=x0)
         x_t = q_sample(at, x0, noise)
-        output = network(x_t.to(x0.dtype), t)
-        _check_output(output, x0, learn_sigma=self.config.learn_sigma)
+        output = network(x_t.to(x0.dtype), self.told(t))
+        check_output(output, x0, self)
         output = output.to(compute_dtype(x0))  # under autocast it may be bfloat16
         channels = x0.shape[1]
         error = output[:, :channels] - noise
-        denoising = _mean_flat(error.square())
+        denoising = mean_flat(error.square())
         if not self.config.learn_sigma:
-            return DDPMTerms(total=denoising, denoising=denoising, variational_bound=None)
+            return Terms(total=denoising, denoising=denoising, variational_bound=None)
         # [DiT] code: the bound must not affect the prediction of the mean.
         mean_error = posterior_mean_error(at, error.detach())
         bound = _variational_bound(at, t, x0, mean_error, fraction=output[:, channels:])
-        return DDPMTerms(total=denoising + bound, denoising=denoising, variational_bound=bound)
+        return Terms(total=denoising + bound, denoising=denoising, variational_bound=bound)
 
 
 def posterior_mean_error(
@@ -189,10 +171,10 @@ def _variational_bound(
     """Bits per dimension of each sample, (B,). [IDDPM] Eqs. 4-7."""
     log_variance = learned_log_variance(at, fraction)
     kl = gaussian_kl(mean_error, at.posterior_log_variance, log_variance)
-    nats = _mean_flat(kl)
+    nats = mean_flat(kl)
     if _may_contain_zero(t):
         nll = discretized_gaussian_nll(x0, mean_error, log_variance)
-        nats = torch.where(t == 0, _mean_flat(nll), nats)
+        nats = torch.where(t == 0, mean_flat(nll), nats)
     return nats / math.log(2)
 
 
@@ -209,26 +191,3 @@ def _may_contain_zero(t: Tensor) -> bool:
 def _normal_cdf(x: Tensor) -> Tensor:
     # [DiT] code `approx_standard_normal_cdf`, the tanh form that GELU is known for.
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x)))
-
-
-def _mean_flat(x: Tensor) -> Tensor:
-    return x.flatten(1).mean(dim=1)
-
-
-def _check_inputs(x0: Tensor, t: Tensor, noise: Tensor) -> None:
-    if noise.shape != x0.shape or t.shape != x0.shape[:1]:
-        raise UsageError(
-            f"DDPM.loss got x0 {tuple(x0.shape)}, t {tuple(t.shape)} and noise "
-            f"{tuple(noise.shape)}; expected one t per sample of x0, and noise of x0's shape."
-        )
-
-
-def _check_output(output: Tensor, x0: Tensor, *, learn_sigma: bool) -> None:
-    channels = x0.shape[1] * (2 if learn_sigma else 1)
-    expected = (x0.shape[0], channels, *x0.shape[2:])
-    if output.shape != expected:
-        raise UsageError(
-            f"The network returned shape {tuple(output.shape)} for x_t {tuple(x0.shape)}; with "
-            f"learn_sigma={learn_sigma} the objective expects {expected}. Make the model's output "
-            "channels and DDPMConfig.learn_sigma agree."
-        )

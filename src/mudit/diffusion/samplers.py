@@ -1,4 +1,4 @@
-"""Samplers: free functions of one call shape, from noise x_T to samples.
+"""Samplers of networks that predict noise: free functions from noise x_T to samples.
 
 A network is called as `network(x_t, t)` with t (B,) the *original* step that it was trained on, and
 returns the noise (B, C, ...) or noise and variance fraction (B, 2C, ...).
@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from mudit.diffusion.ddpm import Network
+from mudit.diffusion.noise import SampleNoise
+from mudit.diffusion.objective import Network
 from mudit.diffusion.schedules import (
     NoiseSchedule,
     Spacing,
@@ -34,17 +35,17 @@ from mudit.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerStep:
-    """What a sampler hands to its callback after each call of the network.
+    """What a sampler hands to its callback once per step, after its (first) call of the network.
 
     Attributes:
         index: How many steps came before: 0 first, `sampling_steps - 1` last.
-        t: The original step that the network was given.
+        t: The original step of the schedule; for a flow, t in [0, 1].
         x_t: What the network was given, shape (B, C, ...).
         x0: The prediction of x0 (clipped where asked for), shape (B, C, ...).
     """
 
     index: int
-    t: int
+    t: int | float
     x_t: Tensor
     x0: Tensor
 
@@ -57,6 +58,7 @@ class _Prediction:
     """What the network says at one step of a respaced schedule."""
 
     index: int  # into the respaced schedule; 0 is the last step taken
+    place: int  # of the step's noise: 1 in the first step taken
     x_t: Tensor
     x0: Tensor
     noise: Tensor
@@ -69,7 +71,7 @@ def sample_ddpm(
     schedule: NoiseSchedule,
     *,
     sampling_steps: int,
-    generator: torch.Generator,
+    noise: SampleNoise,
     spacing: Spacing = "even",
     clip_denoised: bool = False,
     callback: Callback | None = None,
@@ -85,8 +87,7 @@ def sample_ddpm(
         x_T: Standard normal noise.
         schedule: The one that the network was trained with.
         sampling_steps: How many of its steps to visit.
-        generator: Source of the steps' noise, on its own device: a CPU generator gives every
-            device the same noise.
+        noise: Each sample's own; the steps draw from it at places 1, 2, ...
         spacing: Which steps to visit; see `respace`.
         clip_denoised: Whether to clamp each prediction of x0 to [-1, 1] (off for latents).
         callback: Called after each network call.
@@ -95,8 +96,10 @@ def sample_ddpm(
         Samples, in the dtype of `x_T`; the arithmetic is done in at least float32.
 
     Raises:
-        UsageError: `sampling_steps` is impossible, or the network's output has a wrong shape.
+        UsageError: `sampling_steps` is impossible, `noise` is not for this batch, or the network's
+            output has a wrong shape.
     """
+    check_noise(noise, x_T)
     short, original = respace(schedule, sampling_steps, spacing=spacing)
 
     def previous(step: _Prediction) -> Tensor:
@@ -105,9 +108,10 @@ def sample_ddpm(
         if step.index == 0:
             return mean
         if step.fraction is None:
-            return mean + math.exp(0.5 * float(at.posterior_log_variance)) * _draw(mean, generator)
-        std = (0.5 * learned_log_variance(at, step.fraction)).exp()
-        return mean + std * _draw(mean, generator)
+            std = math.exp(0.5 * float(at.posterior_log_variance))
+            return mean + std * noise.like(mean, step.place)
+        scale = (0.5 * learned_log_variance(at, step.fraction)).exp()
+        return mean + scale * noise.like(mean, step.place)
 
     return _reverse(
         network,
@@ -126,7 +130,7 @@ def sample_ddim(
     schedule: NoiseSchedule,
     *,
     sampling_steps: int,
-    generator: torch.Generator | None = None,
+    noise: SampleNoise | None = None,
     eta: float = 0.0,
     spacing: Spacing = "even",
     clip_denoised: bool = False,
@@ -142,7 +146,7 @@ def sample_ddim(
         x_T: Standard normal noise.
         schedule: The one that the network was trained with.
         sampling_steps: How many of its steps to visit.
-        generator: Source of the steps' noise; needed where `eta` is positive.
+        noise: Each sample's own; needed where `eta` is positive.
         eta: Share of the posterior's standard deviation that is drawn anew at each step, 0 to 1;
             [DDIM] Eq. 16.
         spacing: Which steps to visit; see `respace`.
@@ -154,10 +158,12 @@ def sample_ddim(
         Samples, in the dtype of `x_T`; the arithmetic is done in at least float32.
 
     Raises:
-        UsageError: `sampling_steps` is impossible, `eta` is out of range or lacks its generator, or
+        UsageError: `sampling_steps` is impossible, `eta` is out of range or lacks its noise, or
             the network's output has a wrong shape.
     """
-    _check_eta(eta, generator)
+    _check_eta(eta, noise)
+    if noise is not None:
+        check_noise(noise, x_T)
     short, original = respace(schedule, sampling_steps, spacing=spacing)
 
     def previous(step: _Prediction) -> Tensor:
@@ -165,9 +171,9 @@ def sample_ddim(
         variance = eta**2 * float(short.posterior_variance[step.index])  # [DDIM] Eq. 16
         noise_scale = math.sqrt(max(0.0, 1 - x0_share - variance))
         mean = math.sqrt(x0_share) * step.x0 + noise_scale * step.noise
-        if generator is None or variance == 0:  # the last step's variance is 0
+        if noise is None or variance == 0:  # the last step's variance is 0
             return mean
-        return mean + math.sqrt(variance) * _draw(mean, generator)
+        return mean + math.sqrt(variance) * noise.like(mean, step.place)
 
     return _reverse(
         network,
@@ -221,16 +227,22 @@ def _reverse(
 def _predict(
     schedule: NoiseSchedule, index: int, x_t: Tensor, *, output: Tensor, clip_denoised: bool
 ) -> _Prediction:
-    noise, fraction = _split(output.to(x_t.dtype), x_t)
+    noise, fraction = split_output(output.to(x_t.dtype), x_t)
     at = schedule.step(index)
     x0 = predict_x0_from_noise(at, x_t, noise)
     if clip_denoised:
         x0 = x0.clamp(-1, 1)
         noise = predict_noise_from_x0(at, x_t, x0)
-    return _Prediction(index=index, x_t=x_t, x0=x0, noise=noise, fraction=fraction)
+    place = schedule.num_timesteps - index
+    return _Prediction(index=index, place=place, x_t=x_t, x0=x0, noise=noise, fraction=fraction)
 
 
-def _split(output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+def split_output(output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The noise that a network predicts, and its variance half, if any.
+
+    Raises:
+        UsageError: The output is neither.
+    """
     batch, channels, *space = x_t.shape
     if output.shape == (batch, channels, *space):
         return output, None
@@ -243,17 +255,20 @@ def _split(output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
     )
 
 
-def _draw(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise drawn on the generator's device, moved to that of `like`."""
-    noise = torch.randn(like.shape, generator=generator, device=generator.device, dtype=like.dtype)
-    return noise.to(like.device)
+def check_noise(noise: SampleNoise, x_T: Tensor) -> None:
+    """Raises UsageError unless `noise` is that of as many samples as `x_T` has."""
+    if len(noise) != len(x_T):
+        raise UsageError(
+            f"A sampler got x_T of {len(x_T)} samples and the noise of {len(noise)}; expected one "
+            "number per sample. Take the batch's part, noise[start:stop]."
+        )
 
 
-def _check_eta(eta: float, generator: torch.Generator | None) -> None:
+def _check_eta(eta: float, noise: SampleNoise | None) -> None:
     if not 0 <= eta <= 1:
         raise UsageError(f"sample_ddim got eta={eta}; expected 0 (deterministic) to 1.")
-    if eta > 0 and generator is None:
+    if eta > 0 and noise is None:
         raise UsageError(
-            f"sample_ddim got eta={eta} without a generator; each step then draws noise. Pass "
-            "generator=torch.Generator().manual_seed(...), or eta=0."
+            f"sample_ddim got eta={eta} without noise; each step then draws some. Pass "
+            "noise=SampleNoise.of(count, seed=...), or eta=0."
         )

@@ -20,9 +20,12 @@ from torch import Tensor
 from mudit.errors import UsageError
 
 Spacing: TypeAlias = Literal["even", "stride"]
+Betas: TypeAlias = Literal["linear", "scaled_linear"]
 
 # Linear betas run from 0.1 / T to 20 / T ([DDPM] §4 at T = 1000): with 20 steps beta reaches 1.
 _FEWEST_LINEAR_STEPS = 21
+# Those of Stable Diffusion end at 12 / T.
+_FEWEST_SCALED_LINEAR_STEPS = 13
 
 
 class Coefficients(NamedTuple):
@@ -165,6 +168,38 @@ def linear_schedule(num_timesteps: int = 1000) -> NoiseSchedule:
     return NoiseSchedule.from_betas(
         torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64)
     )
+
+
+def scaled_linear_schedule(num_timesteps: int = 1000) -> NoiseSchedule:
+    """Stable Diffusion's schedule: betas whose roots run evenly from √0.00085 to √0.012.
+
+    Source: [LDM] code `make_beta_schedule("linear")`; [U-ViT] code `train_ldm_discrete.py`.
+    Assumption: for another number of steps the betas scale by 1000 / T, as the linear ones do.
+
+    Raises:
+        UsageError: Fewer than 13 timesteps, where the last beta would reach 1.
+    """
+    if num_timesteps < _FEWEST_SCALED_LINEAR_STEPS:
+        raise UsageError(
+            f"scaled_linear_schedule got num_timesteps={num_timesteps}; expected at least "
+            f"{_FEWEST_SCALED_LINEAR_STEPS}, as the last beta is 12 / num_timesteps and must stay "
+            "below 1. For few sampling steps keep num_timesteps and use respace."
+        )
+    roots = torch.linspace(0.00085**0.5, 0.012**0.5, num_timesteps, dtype=torch.float64)
+    return NoiseSchedule.from_betas(1000 / num_timesteps * roots.square())
+
+
+def make_schedule(betas: Betas, num_timesteps: int) -> NoiseSchedule:
+    """The schedule of a name: `linear` or `scaled_linear`.
+
+    Raises:
+        UsageError: Too few timesteps, or no such schedule.
+    """
+    if betas == "linear":
+        return linear_schedule(num_timesteps)
+    if betas == "scaled_linear":
+        return scaled_linear_schedule(num_timesteps)
+    raise UsageError(f"objective.betas is {betas!r}, expected 'linear' or 'scaled_linear'.")
 
 
 def respace(

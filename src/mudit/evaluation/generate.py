@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mudit.diffusion import (
-    DDPM,
     GuidedChannels,
     LabelledNetwork,
+    Method,
+    Objective,
+    SampleNoise,
     guided,
-    sample_ddim,
-    sample_ddpm,
+    resolve_method,
+    sample,
     to_uint8,
 )
 from mudit.errors import UsageError
@@ -25,37 +27,38 @@ from mudit.training import Conditioning
 def generate(
     model: nn.Module,
     conditioning: Conditioning,
-    objective: DDPM,
+    objective: Objective,
     labels: Tensor,
     *,
-    generator: torch.Generator,
+    noise: SampleNoise,
     steps: int = 50,
-    method: str = "ddim",
+    method: Method | None = None,
     cfg_scale: float = 1.0,
     cfg_channels: GuidedChannels = "all",
+    cfg_interval: tuple[float, float] | None = None,
     batch_size: int = 256,
 ) -> Tensor:
     """Samples of the classes in `labels`, in data space.
-
-    The initial noise is drawn at once on the CPU, so it does not depend on the batch size.
 
     Args:
         model: One of `mudit.models`, in evaluation mode, on any device.
         conditioning: What it is told of a class.
         objective: What it was trained with.
         labels: Classes, shape (N,).
-        generator: Source of the noise, on the CPU.
+        noise: Each sample's own, so that batch size and order change no image (but for the
+            rounding of the model).
         steps: Denoising steps.
-        method: `ddpm` or `ddim`.
+        method: One that suits the objective; None: `ddim`, or `euler` for a flow.
         cfg_scale: Classifier-free guidance; 1: none.
         cfg_channels: Which channels are guided.
+        cfg_interval: Noise levels, in [0, 1], between which there is guidance; None: everywhere.
         batch_size: Images denoised at once.
 
     Returns:
         Shape (N, C, H, W), on the CPU; data lie in [-1, 1].
 
     Raises:
-        UsageError: A class or the method is unknown.
+        UsageError: A class or the method is unknown, or `noise` is not for N samples.
     """
     config: ModelConfig = model.config  # type: ignore[assignment]
     count = conditioning.num_classes
@@ -63,31 +66,35 @@ def generate(
         raise UsageError(
             f"classes run from 0 to {count - 1}, got {labels.min()} to {labels.max()}."
         )
-    if method not in ("ddpm", "ddim"):
-        raise UsageError(f"the sampling method is {method!r}, expected 'ddpm' or 'ddim'.")
+    if len(noise) != len(labels):
+        raise UsageError(
+            f"generate got {len(labels)} labels and the noise of {len(noise)} samples, expected "
+            "as many: SampleNoise.of(len(labels), seed=...)."
+        )
+    method = resolve_method(method, objective.config)
     device = next(model.parameters()).device
-    shape = (len(labels), config.in_channels, config.input_size, config.input_size)
-    x_T = torch.randn(shape, generator=generator)
+    shape = (config.in_channels, config.input_size, config.input_size)
     network: LabelledNetwork = lambda x, t, y: model(x, t, *conditioning(y))  # noqa: E731
     done = []
-    for part, noise in zip(torch.split(labels, batch_size), torch.split(x_T, batch_size)):
-        guide = guided(
+    for start in range(0, len(labels), batch_size):
+        part = slice(start, start + batch_size)
+        network_here = guided(
             network,
-            part.to(device),
+            labels[part].to(device),
             conditioning.null_label,
             cfg_scale=cfg_scale,
             channels=cfg_channels,
+            interval=cfg_interval,
+            noise_level=objective.noise_level,
         )
-        if method == "ddim":
-            x0 = sample_ddim(guide, noise.to(device), objective.schedule, sampling_steps=steps)
-        else:
-            x0 = sample_ddpm(
-                guide,
-                noise.to(device),
-                objective.schedule,
-                sampling_steps=steps,
-                generator=generator if device.type == "cpu" else _on(device, generator),
-            )
+        x0 = sample(
+            network_here,
+            noise[part].initial(shape).to(device),
+            objective,
+            method=method,
+            sampling_steps=steps,
+            noise=noise[part],
+        )
         done.append(x0.cpu())
     return torch.cat(done)
 
@@ -96,8 +103,3 @@ def as_images(x: Tensor) -> NDArray[np.uint8]:
     """uint8 images of shape (N, H, W, C) from data-space tensors (N, C, H, W)."""
     pixels: NDArray[np.uint8] = to_uint8(x).permute(0, 2, 3, 1).contiguous().numpy()
     return pixels
-
-
-def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
-    seed = int(torch.randint(2**62, (), generator=generator))
-    return torch.Generator(device).manual_seed(seed)

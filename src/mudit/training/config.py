@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from mudit.diffusion import DDPMConfig
+from mudit.diffusion import ObjectiveConfig, make_objective
 from mudit.errors import ConfigMismatchError, UsageError
 from mudit.models import ModelConfig
 from mudit.parametrization import EpsRule, Optimizer, Parametrization, WeightDecayRule
@@ -139,7 +139,7 @@ class RunConfig:
 
     model: ModelConfig
     data: DataConfig
-    objective: DDPMConfig
+    objective: ObjectiveConfig
     parametrization: ParametrizationConfig
     hps: Hyperparameters
     training: TrainingConfig
@@ -161,15 +161,16 @@ class RunConfig:
             self.batch_size,
             f"a multiple of training.accumulation = {parts}",
         )
-        channels = self.model.in_channels * (2 if self.objective.learn_sigma else 1)
+        objective = make_objective(self.objective)
+        channels = objective.num_outputs(self.model.in_channels)
         _require(
             self.model.out_channels == channels,
-            "objective.learn_sigma",
+            f"objective.learn_sigma (kind {self.objective.kind})",
             self.objective.learn_sigma,
             f"one that fits the model's {self.model.out_channels} output channels for "
-            f"{self.model.in_channels} input channels",
+            f"{self.model.in_channels} input channels; the objective has {channels}",
         )
-        terms = {"variational_bound"} if self.objective.learn_sigma else set()
+        terms = set(objective.term_names) - {"denoising"}
         _require(
             set(self.hps.loss_weight) <= terms,
             "hps.loss_weight",

@@ -25,7 +25,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 
 from mudit.data import ImageDataset, Splits, batch_indices, flips, open_dataset
-from mudit.diffusion import DDPM, drop_labels
+from mudit.diffusion import Objective, drop_labels, make_objective
 from mudit.errors import DataError, EnvironmentFailure, Interrupted
 from mudit.models import architecture_of, builder, example_inputs
 from mudit.parametrization import Plan, plan
@@ -201,7 +201,7 @@ class _Run:
     device: torch.device
     dataset: ImageDataset
     bank: ValidationBank
-    objective: DDPM
+    objective: Objective
     plan: Plan
     model: nn.Module
     forward: Callable[..., Tensor]
@@ -225,7 +225,7 @@ class _Run:
         if config.training.precision != "fp32" and device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         splits = open_splits(config.data)
-        objective = DDPM(config.objective)
+        objective = make_objective(config.objective)
         chosen = make_plan(config)
         write_text(folder / "plan.json", chosen.to_json())
         torch.manual_seed(stream_seed(config.seed, "initial"))
@@ -382,14 +382,13 @@ class _Run:
             are not written.
         """
         pending, self.pending = self.pending, _Pending()
-        names = ["denoising"] + (["variational_bound"] if self.objective.config.learn_sigma else [])
         values = torch.stack(pending.values).tolist()
         first = done - len(values) + 1
         rows = [
             StepRecord(
                 step=first + index,
                 loss=loss,
-                terms=dict(zip(names, terms)),
+                terms=dict(zip(self.objective.term_names, terms)),
                 grad_norm=norm,
                 lr=pending.lrs[index],
                 update_ratio=pending.updates if first + index == done else {},

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mudit.data import ImageDataset
-from mudit.diffusion import DDPM, LabelledNetwork
+from mudit.diffusion import LabelledNetwork, Objective
 from mudit.training.randomness import generator
 
 
@@ -24,7 +24,7 @@ class ValidationBank:
     Attributes:
         x0: Images, shape (K, C, H, W).
         labels: Classes, shape (K,).
-        t: Timesteps, one from the middle of each of K equal strata, shape (K,).
+        t: Times, one from the middle of each of K equally likely strata, shape (K,).
         noise: Standard normal, shape (K, C, H, W).
     """
 
@@ -35,7 +35,7 @@ class ValidationBank:
 
     @classmethod
     def draw(
-        cls, dataset: ImageDataset, objective: DDPM, *, size: int, seed: int
+        cls, dataset: ImageDataset, objective: Objective, *, size: int, seed: int
     ) -> ValidationBank:
         """A bank of `size` entries from held-out images, a function of its arguments alone.
 
@@ -61,7 +61,7 @@ class ValidationBank:
 
     @torch.no_grad()
     def losses(
-        self, network: LabelledNetwork, objective: DDPM, *, batch_size: int
+        self, network: LabelledNetwork, objective: Objective, *, batch_size: int
     ) -> dict[str, float]:
         """Mean of each term of the loss over the bank, summed in float64."""
         sums: dict[str, float] = {}

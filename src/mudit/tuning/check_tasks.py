@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mudit.data import class_captions, open_dataset
-from mudit.diffusion import DDPM, DDPMConfig
+from mudit.diffusion import DDPM, ObjectiveConfig
 from mudit.models import (
     ModelConfig,
     architecture_named,
@@ -112,7 +112,7 @@ def _task(config: ModelConfig, captions: tuple[str, ...], draw: _Draw) -> CheckT
 
 
 def _ddpm_loss(config: ModelConfig, captions: tuple[str, ...], draw: _Draw) -> Loss:
-    ddpm = DDPM(DDPMConfig(learn_sigma=config.out_channels > config.in_channels))
+    ddpm = DDPM(ObjectiveConfig(learn_sigma=config.out_channels > config.in_channels))
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
         images, labels = draw(generator)

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
 from mudit.data import Splits, batch_indices, class_captions
-from mudit.diffusion import DDPMConfig, GuidedChannels
+from mudit.diffusion import (
+    GuidedChannels,
+    Method,
+    ObjectiveConfig,
+    check_interval,
+    resolve_method,
+)
 from mudit.errors import UsageError
 from mudit.models import ModelConfig as CompleteModelConfig
 from mudit.models import config_for, is_text_conditioned, scale_to_width
@@ -106,19 +112,24 @@ class SamplingConfig:
         per_class: Samples of each class.
         classes: At most so many classes are sampled, the first ones.
         steps: Denoising steps.
-        method: `ddpm` (ancestral) or `ddim` (deterministic).
+        method: For ddpm and vp_sde `ddim` (deterministic), `ddpm` (ancestral) or `dpm++`; for flow
+            `euler`, `heun`, `sde` or `dpm++`. None: the first of these.
         cfg_scale: Classifier-free guidance; 1: none.
         cfg_channels: Which channels are guided: `all`, or DiT's `first_three`.
+        cfg_interval: Noise levels, in [0, 1], between which there is guidance; None: everywhere.
     """
 
     per_class: int = 20
     classes: int = 10
     steps: int = 50
-    method: Literal["ddpm", "ddim"] = "ddim"
+    method: Method | None = None
     cfg_scale: float = 1.5
     cfg_channels: GuidedChannels = "all"
+    cfg_interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.cfg_interval is not None:
+            check_interval(self.cfg_interval)
         for name, least in (("per_class", 1), ("classes", 1), ("steps", 2)):
             if getattr(self, name) < least:
                 raise UsageError(
@@ -152,7 +163,7 @@ class ExperimentConfig:
     folder: str
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    objective: DDPMConfig = field(default_factory=DDPMConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     hps: Hyperparameters = field(default_factory=Hyperparameters)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -213,7 +224,8 @@ class StudyConfig(ExperimentConfig):
                 f"search.method is {method}, but search.trials is {trials}: say how many points to "
                 "try, e.g. --search.trials 20."
             )
-        if self.sampling.steps > self.objective.num_timesteps:
+        resolve_method(self.sampling.method, self.objective)
+        if self.objective.kind != "flow" and self.sampling.steps > self.objective.num_timesteps:
             raise UsageError(
                 f"sampling.steps is {self.sampling.steps}, expected at most "
                 f"objective.num_timesteps = {self.objective.num_timesteps}."
@@ -277,7 +289,7 @@ def model_config(
     sizes: CompleteModelConfig = config_for(
         model.architecture,
         init=init,
-        learn_sigma=config.objective.learn_sigma,
+        learn_sigma=config.objective.learns_variance,
         depth=model.depth,
         num_heads=4,
         head_dim=model.head_dim,

@@ -23,7 +23,7 @@ import torch
 
 from mudit.analysis import Workload, grouped_cost_ratio
 from mudit.data import Splits
-from mudit.diffusion import DDPM
+from mudit.diffusion import SampleNoise, make_objective
 from mudit.errors import UsageError
 from mudit.evaluation import as_images, generate
 from mudit.parametrization import Parametrization, Plan
@@ -31,12 +31,12 @@ from mudit.records import TrialRecord
 from mudit.training import (
     Hyperparameters,
     exclusive,
-    generator,
     load_trained,
     make_plan,
     open_splits,
     resolve_device,
     step_flops,
+    stream_seed,
     train,
     write_whole,
 )
@@ -253,13 +253,14 @@ def _draw_samples(
     x = generate(
         trained.model,
         trained.conditioning,
-        DDPM(trained.config.objective),
+        make_objective(trained.config.objective),
         labels,
-        generator=generator(config.seed, "sample"),
+        noise=SampleNoise.of(len(labels), seed=stream_seed(config.seed, "sample")),
         steps=options.steps,
         method=options.method,
         cfg_scale=options.cfg_scale,
         cfg_channels=options.cfg_channels,
+        cfg_interval=options.cfg_interval,
     )
 
     def write(aside: Path) -> None:

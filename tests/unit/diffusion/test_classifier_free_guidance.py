@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from mudit.diffusion import drop_labels, guided
+from mudit.diffusion import Flow, ObjectiveConfig, check_interval, drop_labels, guided
 from mudit.errors import UsageError
 
 NULL = 10
@@ -101,6 +101,83 @@ def test_a_batch_of_another_size_is_refused(cfg_scale: float) -> None:
     x, t = batch()
     with pytest.raises(UsageError, match="for 2 labels got a batch of 1"):
         guided(labelled, LABELS, NULL, cfg_scale=cfg_scale)(x[:1], t[:1])
+
+
+# --- intervals ----------------------------------------------------------------------------------
+
+
+def level(t: Tensor) -> Tensor:
+    return t / 1000
+
+
+def counted(sizes: list[int]):  # type: ignore[no-untyped-def]
+    def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return labelled(x, t, labels)
+
+    return network
+
+
+@pytest.mark.parametrize(
+    ("t", "is_guided"), [(0, False), (199, False), (200, True), (700, True), (701, False)]
+)
+def test_guidance_acts_within_its_interval_alone(t: int, is_guided: bool) -> None:
+    """Both ends included; outside, the doubled batch is spared too."""
+    x, _ = batch()
+    times = torch.full((2,), t)
+    sizes: list[int] = []
+    options = {"cfg_scale": 1.8, "interval": (0.2, 0.7), "noise_level": level}
+    out = guided(counted(sizes), LABELS, NULL, **options)(x, times)  # type: ignore[arg-type]
+    everywhere = guided(labelled, LABELS, NULL, cfg_scale=1.8)(x, times)
+    assert torch.equal(out, everywhere if is_guided else labelled(x, times, LABELS))
+    assert sizes == [4 if is_guided else 2]
+
+
+def test_samples_of_one_batch_may_lie_inside_and_outside() -> None:
+    x, t = batch()
+    out = guided(labelled, LABELS, NULL, cfg_scale=2.0, interval=(0.0, 0.5), noise_level=level)
+    everywhere = guided(labelled, LABELS, NULL, cfg_scale=2.0)(x, t)
+    assert torch.equal(out(x, t)[0], everywhere[0])
+    assert torch.equal(out(x, t)[1], labelled(x, t, LABELS)[1])
+
+
+@pytest.mark.parametrize("time_scale", [1.0, 999.0, 1000.0])
+def test_the_ends_of_an_interval_survive_the_rounding_of_float32_times(time_scale: float) -> None:
+    """0.7 · 999 / 999 is more than 0.7 in float32."""
+    flow = Flow(ObjectiveConfig(kind="flow", time_scale=time_scale))
+    x, _ = batch()
+    for end in (0.3, 0.7):
+        sizes: list[int] = []
+        network = guided(
+            counted(sizes),
+            LABELS,
+            NULL,
+            cfg_scale=2.0,
+            interval=(0.3, 0.7),
+            noise_level=flow.noise_level,
+        )
+        network(x, flow.told(torch.full((2,), end)))
+        assert sizes == [4]
+
+
+def test_scale_one_needs_no_interval() -> None:
+    x, t = batch()
+    options = {"interval": (0.0, 1.0), "noise_level": level}
+    out = guided(labelled, LABELS, NULL, cfg_scale=1.0, **options)(x, t)  # type: ignore[arg-type]
+    assert torch.equal(out, labelled(x, t, LABELS))
+
+
+@pytest.mark.parametrize("interval", [(0.7, 0.2), (-0.1, 0.5), (0.5, 1.5), (float("nan"), 1.0)])
+def test_impossible_intervals_are_refused(interval: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match=r"interval is \[.* the lower one first"):
+        check_interval(interval)
+    with pytest.raises(UsageError, match="two noise levels"):
+        guided(labelled, LABELS, NULL, cfg_scale=2.0, interval=interval, noise_level=level)
+
+
+def test_an_interval_needs_a_noise_level() -> None:
+    with pytest.raises(UsageError, match="without noise_level"):
+        guided(labelled, LABELS, NULL, cfg_scale=2.0, interval=(0.0, 0.7))
 
 
 def test_unknown_channels_are_refused(unchecked_types: None) -> None:

@@ -14,13 +14,13 @@ import scipy.stats
 import torch
 from numpy.typing import NDArray
 
-from mudit.diffusion import DDPM, DDPMConfig, DDPMTerms
+from mudit.diffusion import DDPM, ObjectiveConfig, Terms
 from mudit.diffusion.ddpm import discretized_gaussian_nll, gaussian_kl
 from mudit.errors import UsageError
 
 Array = NDArray[np.float64]
-LEARNED = DDPM(DDPMConfig())
-FIXED = DDPM(DDPMConfig(learn_sigma=False))
+LEARNED = DDPM(ObjectiveConfig())
+FIXED = DDPM(ObjectiveConfig(learn_sigma=False))
 SHAPE = (7, 3, 4, 4)
 STEPS = torch.tensor([0, 1, 2, 100, 500, 998, 999])
 
@@ -32,7 +32,7 @@ def example(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[torch.Te
     return x0, noise, torch.cat([noise + 0.3 * error, fraction], dim=1)
 
 
-def terms_of(x0: torch.Tensor, noise: torch.Tensor, output: torch.Tensor) -> DDPMTerms:
+def terms_of(x0: torch.Tensor, noise: torch.Tensor, output: torch.Tensor) -> Terms:
     return LEARNED.loss(lambda x_t, t: output, x0, STEPS, noise=noise)
 
 
@@ -296,7 +296,7 @@ def test_nll_of_the_impossible_is_finite() -> None:
 
 def test_drawn_steps_are_uniform_and_reproducible() -> None:
     """Chi-square over all 50 steps of a small schedule: fails by chance with probability 1e-6."""
-    ddpm = DDPM(DDPMConfig(num_timesteps=50))
+    ddpm = DDPM(ObjectiveConfig(num_timesteps=50))
     t = ddpm.draw_t(20_000, torch.Generator().manual_seed(5))
     assert t.dtype == torch.int64
     counts = np.bincount(t.numpy(), minlength=50)
@@ -314,9 +314,36 @@ def test_stratified_steps_are_the_middles_of_equal_parts(count: int, expected: l
 
 
 def test_stratified_steps_may_outnumber_the_schedule() -> None:
-    counts = np.bincount(DDPM(DDPMConfig(num_timesteps=50)).stratified_t(150).numpy())
+    counts = np.bincount(DDPM(ObjectiveConfig(num_timesteps=50)).stratified_t(150).numpy())
     assert (counts == 3).all()
     assert counts.shape == (50,)
+
+
+def test_u_vits_discrete_scripts_count_steps_from_one() -> None:
+    """n in 1..1000 is what the network is told; the noise is that of the n-th step."""
+    config = ObjectiveConfig(learn_sigma=False, betas="scaled_linear", first_step=1)
+    x0, noise, _ = example()
+    told: list[torch.Tensor] = []
+
+    def network(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        told.extend([x_t, t])
+        return torch.zeros_like(x_t)
+
+    objective = DDPM(config)
+    total = objective.loss(network, x0, STEPS, noise=noise).total
+    assert torch.equal(told[1], STEPS + 1)
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    kept = torch.from_numpy(np.cumprod(1 - betas))[STEPS].view(-1, 1, 1, 1)
+    torch.testing.assert_close(told[0], kept.sqrt() * x0 + (1 - kept).sqrt() * noise)
+    torch.testing.assert_close(total, noise.square().flatten(1).mean(1))
+    assert torch.equal(objective.told_at(STEPS, dtype=torch.float32), STEPS + 1)
+
+
+@pytest.mark.parametrize("first_step", [0, 1])
+def test_the_noise_level_counts_the_steps_of_noise(first_step: int) -> None:
+    objective = DDPM(ObjectiveConfig(first_step=first_step))
+    level = objective.noise_level(objective.told(torch.tensor([0, 699, 999])))
+    torch.testing.assert_close(level, torch.tensor([0.001, 0.7, 1.0]))
 
 
 # --- errors, compilation, devices ---------------------------------------------------------------
@@ -338,11 +365,11 @@ def test_shapes_that_would_broadcast_are_refused(unchecked_types: None) -> None:
 
 def test_a_config_is_checked_when_it_is_made() -> None:
     with pytest.raises(UsageError, match="num_timesteps=10"):
-        DDPMConfig(num_timesteps=10)
+        ObjectiveConfig(num_timesteps=10)
 
 
 def test_the_loss_compiles_into_one_graph(unchecked_types: None) -> None:
-    ddpm = DDPM(DDPMConfig())
+    ddpm = DDPM(ObjectiveConfig())
     layer = torch.nn.Conv2d(3, 6, 1)
     x0, noise, _ = example(dtype=torch.float32)
 

@@ -16,9 +16,12 @@ from torch import Tensor
 
 from mudit.diffusion import (
     Network,
+    SampleNoise,
     SamplerStep,
     even_timesteps,
     linear_schedule,
+    posterior_mean,
+    respace,
     sample_ddim,
     sample_ddpm,
     to_uint8,
@@ -36,7 +39,12 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def standard_normal(count: int, seed: int = 0) -> Tensor:
-    return torch.randn(count, 1, generator=seeded(seed), dtype=torch.float64)
+    """As one sample of `count` numbers, since each sample's noise has a stream of its own."""
+    return torch.randn(1, 1, count, generator=seeded(seed), dtype=torch.float64)
+
+
+def own_noise(seed: int = 0, *, batch: int = 1) -> SampleNoise:
+    return SampleNoise.of(batch, seed=seed)
 
 
 def best_noise(mean: float = MEAN, std: float = STD) -> Network:
@@ -84,7 +92,7 @@ def ddim_line(sampling_steps: int) -> tuple[float, float]:
     """DDIM with a linear network is a line in x_T: its intercept and slope."""
     at_zero, at_one = sample_ddim(
         best_noise(),
-        torch.tensor([[0.0], [1.0]], dtype=torch.float64),
+        torch.tensor([[[0.0, 1.0]]], dtype=torch.float64),
         SCHEDULE,
         sampling_steps=sampling_steps,
     ).flatten()
@@ -122,9 +130,9 @@ def test_ddim_is_deterministic_and_ignores_the_variance_half() -> None:
 def test_ddim_at_eta_one_is_ddpm_with_the_posterior_variance() -> None:
     x_T = standard_normal(50)
     implicit = sample_ddim(
-        best_noise(), x_T, SCHEDULE, sampling_steps=20, eta=1.0, generator=seeded(1)
+        best_noise(), x_T, SCHEDULE, sampling_steps=20, eta=1.0, noise=own_noise(1)
     )
-    explicit = sample_ddpm(best_noise(), x_T, SCHEDULE, sampling_steps=20, generator=seeded(1))
+    explicit = sample_ddpm(best_noise(), x_T, SCHEDULE, sampling_steps=20, noise=own_noise(1))
     torch.testing.assert_close(implicit, explicit, rtol=0, atol=1e-12)
 
 
@@ -137,12 +145,12 @@ def test_eta_out_of_range_is_refused(eta: float) -> None:
             SCHEDULE,
             sampling_steps=10,
             eta=eta,
-            generator=seeded(),
+            noise=own_noise(),
         )
 
 
-def test_a_positive_eta_needs_a_generator() -> None:
-    with pytest.raises(UsageError, match="without a generator"):
+def test_a_positive_eta_needs_noise() -> None:
+    with pytest.raises(UsageError, match="without noise"):
         sample_ddim(best_noise(), standard_normal(1), SCHEDULE, sampling_steps=10, eta=0.5)
 
 
@@ -163,7 +171,7 @@ def test_ddpm_with_the_true_variance_is_exact_for_any_number_of_steps(sampling_s
         exact_start(50_000),
         SCHEDULE,
         sampling_steps=sampling_steps,
-        generator=seeded(1),
+        noise=own_noise(1),
     )
     # The last step returns E[x0 | x_1] without noise: a factor on STD of 1 / sqrt(1 + 6e-4).
     std = STD * math.sqrt(KEPT[0] * STD**2 / (KEPT[0] * STD**2 + 1 - KEPT[0]))
@@ -178,7 +186,7 @@ def test_a_wrong_learned_variance_is_noticed() -> None:
         noise, fraction = right(x_t, t).chunk(2, dim=1)
         return torch.cat([noise, -fraction], dim=1)
 
-    x = sample_ddpm(swapped, exact_start(50_000), SCHEDULE, sampling_steps=5, generator=seeded(1))
+    x = sample_ddpm(swapped, exact_start(50_000), SCHEDULE, sampling_steps=5, noise=own_noise(1))
     with pytest.raises(AssertionError):
         assert_normal(x.numpy(), MEAN, STD, comparisons=1)
 
@@ -192,7 +200,7 @@ def test_fixed_variance_visits_the_true_marginals_of_a_single_point() -> None:
         start,
         SCHEDULE,
         sampling_steps=10,
-        generator=seeded(1),
+        noise=own_noise(1),
         callback=seen.append,
     )
     for step in seen:
@@ -202,11 +210,40 @@ def test_fixed_variance_visits_the_true_marginals_of_a_single_point() -> None:
 
 
 def test_noise_is_added_at_each_step_but_the_last() -> None:
-    generator, same = seeded(4), seeded(4)
-    sample_ddpm(best_noise(), standard_normal(3), SCHEDULE, sampling_steps=7, generator=generator)
-    for _ in range(6):
-        torch.randn(3, 1, generator=same, dtype=torch.float64)
-    assert torch.equal(generator.get_state(), same.get_state())
+    """A network for which x_{t-1} - mean is the noise: x0 is always the same number."""
+    short, original = respace(SCHEDULE, 7)
+    steps: list[SamplerStep] = []
+    x_T = standard_normal(3)
+    end = sample_ddpm(
+        best_noise(std=0.0),
+        x_T,
+        SCHEDULE,
+        sampling_steps=7,
+        noise=own_noise(4),
+        callback=steps.append,
+    )
+    for place in range(1, 7):
+        index = 7 - place
+        before, after = steps[place - 1].x_t, steps[place].x_t
+        x0 = torch.full_like(before, MEAN)
+        std = math.sqrt(float(short.posterior_variance[index]))
+        got = (after - posterior_mean(short.step(index), x0, before)) / std
+        expected = own_noise(4).draw(place, (1, 3)).double()
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
+    assert original[0] == steps[-1].t == 0
+    torch.testing.assert_close(end, torch.full_like(end, MEAN), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", [sample_ddpm, sample_ddim])
+def test_noise_of_another_batch_is_refused(sampler) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match="x_T of 1 samples and the noise of 3"):
+        sampler(
+            best_noise(),
+            standard_normal(2),
+            SCHEDULE,
+            sampling_steps=5,
+            noise=own_noise(batch=3),
+        )
 
 
 # --- both ---------------------------------------------------------------------------------------
@@ -228,7 +265,7 @@ def test_the_network_gets_original_steps_without_gradients(sampler) -> None:  # 
         torch.randn(2, 1, 4, 4, generator=seeded()),
         SCHEDULE,
         sampling_steps=250,
-        generator=seeded(1),
+        noise=own_noise(1, batch=2),
         callback=steps.append,
     )
     assert not x.requires_grad
@@ -247,7 +284,7 @@ def test_strided_spacing_is_an_option(sampler) -> None:  # type: ignore[no-untyp
         standard_normal(2),
         SCHEDULE,
         sampling_steps=250,
-        generator=seeded(),
+        noise=own_noise(),
         spacing="stride",
         callback=steps.append,
     )
@@ -263,7 +300,7 @@ def test_clipping_bounds_every_prediction_of_x0(sampler) -> None:  # type: ignor
             standard_normal(20),
             SCHEDULE,
             sampling_steps=10,
-            generator=seeded(),
+            noise=own_noise(),
             clip_denoised=clip_denoised,
             callback=lambda step: seen.append(float(step.x0.abs().max())),
         )
@@ -288,7 +325,7 @@ def test_half_precision_is_only_for_the_network(sampler) -> None:  # type: ignor
         torch.randn(2, 1, 2, 2, generator=seeded()).bfloat16(),
         SCHEDULE,
         sampling_steps=50,
-        generator=seeded(),
+        noise=own_noise(batch=2),
         callback=lambda step: states.append(step.x_t.dtype),
     )
     assert (x.dtype, dtypes, set(states)) == (torch.bfloat16, {torch.bfloat16}, {torch.float32})
@@ -303,7 +340,7 @@ def test_a_wrong_output_shape_is_refused(sampler) -> None:  # type: ignore[no-un
                 torch.zeros(2, 1, 4, 4),
                 SCHEDULE,
                 sampling_steps=5,
-                generator=seeded(),
+                noise=own_noise(batch=2),
             )
 
 

@@ -16,11 +16,13 @@ from mudit.diffusion import (
     NoiseSchedule,
     even_timesteps,
     linear_schedule,
+    make_schedule,
     posterior_mean,
     predict_noise_from_x0,
     predict_x0_from_noise,
     q_sample,
     respace,
+    scaled_linear_schedule,
     strided_timesteps,
 )
 from mudit.errors import UsageError
@@ -55,6 +57,31 @@ def test_linear_betas_scale_inversely_with_the_number_of_steps(num_timesteps: in
     assert betas.dtype == torch.float64
     expected = np.linspace(0.1 / num_timesteps, 20 / num_timesteps, num_timesteps)
     np.testing.assert_allclose(betas.numpy(), expected, rtol=1e-12)
+
+
+# Products of 1 - beta with betas = linspace(√0.00085, √0.012, 1000)², in 50 decimal digits.
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(1, 0.99915), (500, 0.277669650456), (1000, 0.00466009851308)]
+)
+def test_stable_diffusions_schedule_has_the_known_values(steps: int, expected: float) -> None:
+    """To 12 digits; and the linear one is another."""
+    kept = scaled_linear_schedule().alphas_cumprod[steps - 1]
+    assert float(kept) == pytest.approx(expected, rel=1e-11)
+    assert abs(float(SCHEDULE.alphas_cumprod[steps - 1]) / expected - 1) > 1e-4
+
+
+@pytest.mark.parametrize("num_timesteps", [13, 100, 1000])
+def test_its_betas_scale_inversely_with_the_number_of_steps(num_timesteps: int) -> None:
+    betas = scaled_linear_schedule(num_timesteps).betas.numpy()
+    roots = np.linspace(math.sqrt(0.85 / num_timesteps), math.sqrt(12 / num_timesteps), len(betas))
+    np.testing.assert_allclose(betas, roots**2, rtol=1e-12)
+
+
+def test_schedules_have_names(unchecked_types: None) -> None:
+    assert torch.equal(make_schedule("linear", 50).betas, linear_schedule(50).betas)
+    assert torch.equal(make_schedule("scaled_linear", 50).betas, scaled_linear_schedule(50).betas)
+    with pytest.raises(UsageError, match="betas is 'cosine', expected 'linear' or 'scaled_linear'"):
+        make_schedule("cosine", 50)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("t", [1, 2, 77, 500, 999])
@@ -210,6 +237,11 @@ def test_step_counts_out_of_range_are_refused(steps: int) -> None:
 def test_too_few_linear_steps_are_refused() -> None:
     with pytest.raises(UsageError, match=r"num_timesteps=20.*at least 21"):
         linear_schedule(20)
+
+
+def test_too_few_scaled_linear_steps_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"num_timesteps=12.*at least 13"):
+        scaled_linear_schedule(12)
 
 
 @pytest.mark.parametrize("betas", [[], [0.1], [0.1, 0.0], [0.1, 1.0], [0.1, math.nan]])

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from mudit.data import batch_indices
-from mudit.diffusion import DDPM
+from mudit.diffusion import DDPM, SampleNoise
 from mudit.errors import ConfigMismatchError, DataError, EnvironmentFailure, Interrupted
 from mudit.records import StepRecord, ValidationRecord, read_records
 from mudit.training import RunConfig, ValidationBank, make_plan, open_splits, read_config, train
@@ -75,7 +75,7 @@ train(read_config(RunConfig, Path(sys.argv[1])), Path(sys.argv[2]))
 def test_a_trained_model_draws_the_digits_that_it_is_asked_for(tmp_path) -> None:
     """The default proxy at its best lr: a classifier of real digits finds ≥ 80 % of 200 samples."""
     from mudit.evaluation import fit_classifier, generate
-    from mudit.training import generator, load_trained
+    from mudit.training import load_trained
 
     study = StudyConfig()
     splits = open_splits(study.data)
@@ -85,8 +85,8 @@ def test_a_trained_model_draws_the_digits_that_it_is_asked_for(tmp_path) -> None
     _, model, conditioning = load_trained(tmp_path / "run")
     labels = torch.arange(10).repeat_interleave(20)
     options = {"steps": 50, "cfg_scale": study.sampling.cfg_scale}
-    noise = generator(0, "sample")
-    x = generate(model, conditioning, DDPM(run.objective), labels, generator=noise, **options)
+    noise = SampleNoise.of(len(labels), seed=0)
+    x = generate(model, conditioning, DDPM(run.objective), labels, noise=noise, **options)
     classifier = fit_classifier(splits.train, splits.validation)
     assert classifier.held_out_accuracy >= 0.97
     assert classifier.agreement(x, labels) >= 0.8
@@ -287,6 +287,20 @@ def test_bank_losses_do_not_depend_on_the_batch_size(run) -> None:
     assert whole["denoising"] == pytest.approx(parts["denoising"], rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["flow", "vp_sde"])
+def test_a_bank_of_continuous_times_covers_their_law(kind) -> None:
+    """Its t are the quantiles of the law, each paired with an image at random."""
+    from mudit.diffusion import ObjectiveConfig, make_objective
+
+    objective = make_objective(ObjectiveConfig(kind=kind))
+    bank = ValidationBank.draw(open_splits(_data()).validation, objective, size=200, seed=3)
+    middles = (torch.arange(200) + 0.5) / 200
+    torch.testing.assert_close(bank.t.sort().values, middles)
+    assert not torch.equal(bank.t, bank.t.sort().values)
+    losses = bank.losses(lambda x, t, y: torch.zeros_like(x), objective, batch_size=64)
+    assert set(losses) == {"denoising"}
+
+
 def test_order_depends_on_seed_and_step_alone() -> None:
     late = batch_indices(100, 16, 5, 40)
     for step in range(30):
@@ -301,6 +315,6 @@ def _data():
 
 
 def _objective():
-    from mudit.diffusion import DDPMConfig
+    from mudit.diffusion import ObjectiveConfig
 
-    return DDPMConfig()
+    return ObjectiveConfig()
