@@ -1,10 +1,12 @@
 """One training run: config, trainer, checkpoints, validation bank."""
 
+from mudit.training.alignment import ENCODER_FILE, save_encoder
 from mudit.training.checkpoint import load_weights, save_weights
 from mudit.training.conditioning import Conditioning
 from mudit.training.config import (
     DataConfig,
     ParametrizationConfig,
+    RepaConfig,
     RunConfig,
     TrainingConfig,
     claim_folder,
@@ -17,14 +19,23 @@ from mudit.training.hyperparameters import Hyperparameters, check_value
 from mudit.training.randomness import generator, stream_seed
 from mudit.training.schedule import ScheduleConfig, lr_factor
 from mudit.training.trained import Trained, load_trained
-from mudit.training.trainer import make_plan, open_splits, read_trial, resolve_device, train
+from mudit.training.trainer import (
+    flops_of_step,
+    make_plan,
+    open_splits,
+    read_trial,
+    resolve_device,
+    train,
+)
 from mudit.training.validation import ValidationBank
 
 __all__ = [
+    "ENCODER_FILE",
     "Conditioning",
     "DataConfig",
     "Hyperparameters",
     "ParametrizationConfig",
+    "RepaConfig",
     "RunConfig",
     "ScheduleConfig",
     "Trained",
@@ -33,6 +44,7 @@ __all__ = [
     "check_value",
     "claim_folder",
     "exclusive",
+    "flops_of_step",
     "generator",
     "load_trained",
     "load_weights",
@@ -43,6 +55,7 @@ __all__ = [
     "read_config",
     "read_trial",
     "resolve_device",
+    "save_encoder",
     "save_weights",
     "step_flops",
     "stream_seed",

@@ -7,10 +7,11 @@ part of what is kept to sample from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -21,8 +22,12 @@ from mudit.data import ImageDataset, permutation
 from mudit.errors import DataError, EnvironmentFailure, UsageError
 from mudit.models import ModelConfig, builder
 from mudit.nn import Projector
-from mudit.training.checkpoint import load_weights
-from mudit.training.randomness import generator
+from mudit.training.checkpoint import load_weights, save_weights
+from mudit.training.files import write_whole
+from mudit.training.randomness import generator, stream_seed
+
+# The data set's own classifier, in the folder of a run or of its study.
+ENCODER_FILE = "repa_encoder.safetensors"
 
 # [REPA] code: statistics of ImageNet's pixels, which DINOv2 was trained with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -55,8 +60,8 @@ class Aligned(nn.Module):
 
 
 def _build(config: ModelConfig, block: int, features: int, hidden: int, width: int) -> Aligned:
-    projector = Projector(width, features, hidden=hidden)
-    return Aligned(builder(config)(width), projector, block=block)
+    model = builder(config)(width)  # before the projector, so that it starts as it does without
+    return Aligned(model, Projector(width, features, hidden=hidden), block=block)
 
 
 def aligned_builder(
@@ -127,28 +132,11 @@ class Dinov2:
     """
 
     def __init__(self, name: str, *, device: torch.device) -> None:
-        try:
-            from transformers import AutoConfig, AutoModel
-        except ImportError:
-            raise EnvironmentFailure(
-                "repa.encoder needs transformers, which is not installed: pip install "
-                "'mudit[text]'."
-            ) from None
-        try:
-            config = AutoConfig.from_pretrained(name)
-            is_dinov2 = config.model_type.startswith("dinov2")
-            model: nn.Module | None = AutoModel.from_pretrained(name) if is_dinov2 else None
-        except (OSError, ValueError) as error:
-            raise EnvironmentFailure(
-                f"the encoder {name} cannot be loaded: {str(error).splitlines()[0]} Give "
-                "repa.encoder a local folder with config.json and model.safetensors, e.g. "
-                "dinov2:models/dinov2-base, or `classifier`, which needs no download."
-            ) from None
-        if model is None:
-            raise UsageError(
-                f"repa.encoder names {name}, a model of type {config.model_type!r}; expected a "
-                "DINOv2, e.g. facebook/dinov2-base."
-            )
+        config = _dinov2_config(name)
+        from transformers import AutoModel
+
+        with _loading(name):
+            model: nn.Module = AutoModel.from_pretrained(name)
         self._model = model.to(device).eval().requires_grad_(False)
         self._patch: int = config.patch_size
         self._skipped = 1 + getattr(config, "num_register_tokens", 0)
@@ -165,6 +153,35 @@ class Dinov2:
             pixels = functional.interpolate(pixels, size=side, mode="bicubic")
         tokens: Tensor = self._model(pixel_values=pixels).last_hidden_state[:, self._skipped :]
         return tokens
+
+
+def _dinov2_config(name: str) -> Any:
+    try:
+        from transformers import AutoConfig
+    except ImportError:
+        raise EnvironmentFailure(
+            "repa.encoder needs transformers, which is not installed: pip install 'mudit[text]'."
+        ) from None
+    with _loading(name):
+        config = AutoConfig.from_pretrained(name)
+    if not config.model_type.startswith("dinov2"):
+        raise UsageError(
+            f"repa.encoder names {name}, a model of type {config.model_type!r}; expected a DINOv2, "
+            "e.g. facebook/dinov2-base."
+        )
+    return config
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise EnvironmentFailure(
+            f"the encoder {name} cannot be loaded: {str(error).splitlines()[0]} Give repa.encoder "
+            "a local folder with config.json and model.safetensors, e.g. "
+            "dinov2:models/dinov2-base, or `classifier`, which needs no download."
+        ) from None
 
 
 class ClassifierNet(nn.Module):
@@ -226,6 +243,63 @@ class ClassifierEncoder:
         return features.flatten(2).transpose(1, 2)
 
 
+def feature_size(encoder: str) -> int:
+    """Size of the features of `RepaConfig.encoder`.
+
+    Raises:
+        EnvironmentFailure: Its config cannot be had.
+        UsageError: It is another kind of model.
+    """
+    kind, _, name = encoder.partition(":")
+    return int(_dinov2_config(name).hidden_size) if kind == "dinov2" else ClassifierEncoder.size
+
+
+def open_encoder(
+    encoder: str, dataset: ImageDataset, folder: Path, *, seed: int, device: torch.device
+) -> FeatureEncoder:
+    """The encoder that `RepaConfig.encoder` names.
+
+    Args:
+        encoder: `classifier` or `dinov2:NAME_OR_FOLDER`.
+        dataset: The training images.
+        folder: The run's; a classifier is looked for there and in the folder above, the study's,
+            and trained if it is in neither.
+        seed: Of the classifier's training.
+        device: Where it works.
+
+    Raises:
+        DataError: The data are no images, or have no classes.
+        EnvironmentFailure: The weights cannot be had.
+    """
+    if dataset.channels not in (1, 3):
+        raise DataError(
+            f"repa.encoder sees images of 1 or 3 channels, but those of {dataset.name} have "
+            f"{dataset.channels}, so they are latents. Train on images, or leave repa.encoder at "
+            "none."
+        )
+    kind, _, name = encoder.partition(":")
+    if kind == "dinov2":
+        return Dinov2(name, device=device)
+    places = (folder / ENCODER_FILE, folder.parent / ENCODER_FILE)
+    path = next((place for place in places if place.exists()), None)
+    if path is None:
+        path = places[0]
+        save_encoder(dataset, path, seed=seed)
+    return ClassifierEncoder.load(
+        path, channels=dataset.channels, num_classes=dataset.num_classes, device=device
+    )
+
+
+def save_encoder(dataset: ImageDataset, path: Path, *, seed: int) -> None:
+    """Train the data set's own classifier and save it.
+
+    Raises:
+        DataError: The data have fewer than two classes.
+    """
+    net = fit_encoder(dataset, seed=seed)
+    write_whole(path, partial(save_weights, net))
+
+
 def fit_encoder(dataset: ImageDataset, *, seed: int) -> ClassifierNet:
     """Trains a `ClassifierNet` on a data set, the same one every time.
 
@@ -241,10 +315,10 @@ def fit_encoder(dataset: ImageDataset, *, seed: int) -> ClassifierNet:
             f"{dataset.num_classes} class; expected at least two. Use dinov2:NAME_OR_FOLDER."
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(stream_seed(seed, "encoder"))
         net = ClassifierNet(dataset.channels, dataset.num_classes)
     optimizer = torch.optim.AdamW(net.parameters(), lr=_LR)
-    rng = generator(seed, "search")
+    rng = generator(seed, "encoder")
     size = min(_BATCH_SIZE, dataset.num_samples)
     per_pass = dataset.num_samples // size
     most = max(1, dataset.size // 8)

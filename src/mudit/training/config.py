@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from mudit.models import ModelConfig
 from mudit.parametrization import EpsRule, Optimizer, Parametrization, WeightDecayRule
 from mudit.training.hyperparameters import Hyperparameters
 from mudit.training.schedule import ScheduleConfig
+
+# [REPA] §4: after the 8th of SiT-XL's 28 blocks.
+_REPA_BLOCK, _REPA_DEPTH = 8, 28
 
 Precision: TypeAlias = Literal["fp32", "tf32", "bf16"]
 T = TypeVar("T")
@@ -118,6 +122,41 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepaConfig:
+    """Whether and how the model's tokens are aligned with a frozen encoder's features ([REPA]).
+
+    Attributes:
+        encoder: `none`; `classifier`, a small one of the data set's own images, trained before the
+            run; `dinov2:NAME_OR_FOLDER`, from the hub or a local folder.
+        block: After which block, counted from 1; 0: at the same share of the depth as [REPA]'s
+            8 of 28.
+        hidden: Hidden size of the projector.
+    """
+
+    encoder: str = "none"
+    block: int = 0
+    hidden: int = 2048
+
+    def __post_init__(self) -> None:
+        kind, _, name = self.encoder.partition(":")
+        known = self.encoder in ("none", "classifier") or (kind == "dinov2" and bool(name))
+        _require(
+            known, "repa.encoder", repr(self.encoder), "none, classifier or dinov2:NAME_OR_FOLDER"
+        )
+        _require(self.block >= 0, "repa.block", self.block, "≥ 0")
+        _require(self.hidden >= 1, "repa.hidden", self.hidden, "≥ 1")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is aligned."""
+        return self.encoder != "none"
+
+    def block_of(self, depth: int) -> int:
+        """The block, in a model of `depth` blocks."""
+        return self.block or math.ceil(depth * _REPA_BLOCK / _REPA_DEPTH)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that one training run depends on.
 
@@ -135,6 +174,7 @@ class RunConfig:
         threads: CPU threads; the last bits of floating point depend on it.
         captions: What a text-conditioned model is told of each class.
         rungs: Steps after which the validation bank is evaluated and the run may be ended.
+        repa: Alignment with a frozen encoder; the term `repa` of the loss.
     """
 
     model: ModelConfig
@@ -150,6 +190,7 @@ class RunConfig:
     threads: int = 1
     captions: tuple[str, ...] = ()
     rungs: tuple[int, ...] = ()
+    repa: RepaConfig = field(default_factory=RepaConfig)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "threads"):
@@ -170,13 +211,25 @@ class RunConfig:
             f"one that fits the model's {self.model.out_channels} output channels for "
             f"{self.model.in_channels} input channels; the objective has {channels}",
         )
-        terms = set(objective.term_names) - {"denoising"}
+        terms = set(self.term_names) - {"denoising"}
+        _require(
+            self.repa.block <= self.model.depth,
+            "repa.block",
+            self.repa.block,
+            f"at most the model's depth, {self.model.depth}",
+        )
         _require(
             set(self.hps.loss_weight) <= terms,
             "hps.loss_weight",
             self.hps.loss_weight,
-            f"weights of terms that the objective has beside the denoising one: {sorted(terms)}",
+            f"weights of terms that the loss has beside the denoising one: {sorted(terms)}",
         )
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """The terms of the training loss, the denoising one first."""
+        own = make_objective(self.objective).term_names
+        return (*own, "repa") if self.repa.is_on else own
 
     def to_json(self) -> str:
         """The config as JSON text."""

@@ -38,7 +38,8 @@ class Hyperparameters:
         sigma: Initial scale σ by role, in units of the model's own.
         lr_multiplier: Learning rate by role, in units of lr.
         loss_weight: Weight of a term that the training loss has beside the denoising one, e.g.
-            `variational_bound`; 1 if not given. Trials are ranked by the denoising term alone.
+            `variational_bound` (1 if not given) or `repa` (0.5 if not given). Trials are ranked by
+            the denoising term alone.
     """
 
     lr: float = 2**-8

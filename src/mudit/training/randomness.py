@@ -7,8 +7,15 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 
-Purpose: TypeAlias = Literal["initial", "step", "bank", "sample", "search"]
-_IDS: dict[Purpose, int] = {"initial": 0, "step": 1, "bank": 2, "sample": 3, "search": 4}
+Purpose: TypeAlias = Literal["initial", "step", "bank", "sample", "search", "encoder"]
+_IDS: dict[Purpose, int] = {
+    "initial": 0,
+    "step": 1,
+    "bank": 2,
+    "sample": 3,
+    "search": 4,
+    "encoder": 5,
+}
 
 
 def stream_seed(seed: int, purpose: Purpose, step: int = 0) -> int:

@@ -30,6 +30,14 @@ from mudit.errors import DataError, EnvironmentFailure, Interrupted
 from mudit.models import architecture_of, builder, example_inputs
 from mudit.parametrization import Plan, plan
 from mudit.records import Record, StepRecord, TimingRecord, TrialRecord, ValidationRecord, from_row
+from mudit.training.alignment import (
+    FeatureEncoder,
+    aligned_builder,
+    alignment_loss,
+    feature_size,
+    kept,
+    open_encoder,
+)
 from mudit.training.checkpoint import (
     Progress,
     drop_checkpoints,
@@ -49,6 +57,8 @@ from mudit.training.validation import ValidationBank
 OnProgress: TypeAlias = Callable[[int, float], None]
 # (steps taken, denoising loss on the validation bank) -> whether to end the run there
 Prune: TypeAlias = Callable[[int, float], bool]
+# Of the loss's terms; 1 for those that are not here. [REPA] code: proj_coeff.
+_DEFAULT_WEIGHTS = {"repa": 0.5}
 RunRole: TypeAlias = Literal["proxy", "target", "grid"]
 
 
@@ -158,10 +168,10 @@ def make_optimizer(config: RunConfig, plan: Plan, model: nn.Module) -> torch.opt
 
 
 def make_plan(config: RunConfig) -> Plan:
-    """The plan of the run's model."""
+    """The plan of what the run trains: its model, with a projector where it is aligned."""
     chosen = config.parametrization
     return plan(
-        builder(config.model),
+        _builder(config),
         width=config.model.width,
         base_width=chosen.base_width,
         inputs=example_inputs(config.model),
@@ -173,6 +183,22 @@ def make_plan(config: RunConfig) -> Plan:
         phi=config.hps.phi,  # type: ignore[arg-type]
         sigma=config.hps.sigma,  # type: ignore[arg-type]
         lr_multiplier=config.hps.lr_multiplier,  # type: ignore[arg-type]
+    )
+
+
+def flops_of_step(config: RunConfig) -> float:
+    """FLOPs of a training step of the run; see `step_flops`."""
+    return step_flops(config.model, config.batch_size, build=_builder(config))
+
+
+def _builder(config: RunConfig) -> Callable[[int], nn.Module]:
+    if not config.repa.is_on:
+        return builder(config.model)
+    return aligned_builder(
+        config.model,
+        block=config.repa.block_of(config.model.depth),
+        features=feature_size(config.repa.encoder),
+        hidden=config.repa.hidden,
     )
 
 
@@ -204,8 +230,9 @@ class _Run:
     objective: Objective
     plan: Plan
     model: nn.Module
-    forward: Callable[..., Tensor]
+    forward: Callable[..., Any]  # a prediction, and where the run is aligned, features
     conditioning: Conditioning
+    encoder: FeatureEncoder | None
     ema: EMA
     optimizer: torch.optim.Optimizer
     base_lrs: list[float]
@@ -238,6 +265,11 @@ class _Run:
             block = architecture_of(config.model).block
             # Names of parameters and of saved tensors stay as they are.
             apply_activation_checkpointing(model, check_fn=lambda part: isinstance(part, block))
+        encoder = None
+        if config.repa.is_on:
+            encoder = open_encoder(
+                config.repa.encoder, splits.train, folder, seed=config.bank_seed, device=device
+            )
         board = _tensorboard(folder) if config.training.tensorboard else None
         bank = ValidationBank.draw(
             splits.validation, objective, size=config.training.bank_size, seed=config.bank_seed
@@ -252,7 +284,8 @@ class _Run:
             plan=chosen,
             model=model,
             forward=torch.compile(model) if config.training.compile else model,
-            conditioning=Conditioning.of(config.model, config.captions, model),
+            conditioning=Conditioning.of(config.model, config.captions, kept(model)),
+            encoder=encoder,
             ema=ema,
             optimizer=optimizer,
             base_lrs=[group["lr"] for group in optimizer.param_groups],
@@ -260,7 +293,7 @@ class _Run:
             records=RecordFile(folder / "records.jsonl", size=progress.records_size),
             timings=RecordFile(folder / "timings.jsonl", size=progress.timings_size),
             board=board,
-            flops=step_flops(config.model, config.batch_size),
+            flops=flops_of_step(config),
         )
 
     def close(self) -> None:
@@ -358,11 +391,22 @@ class _Run:
 
     def _loss(self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor) -> list[Tensor]:
         told = self.conditioning(labels)
+        projected: list[Tensor] = []
+
+        def network(x_t: Tensor, at: Tensor) -> Tensor:
+            output = self.forward(x_t, at, *told)
+            prediction: Tensor = output if self.encoder is None else output[0]
+            if self.encoder is not None:
+                projected.append(output[1])
+            return prediction
+
         with self._autocast():
-            terms = self.objective.loss(
-                lambda x_t, at: self.forward(x_t, at, *told), x0, t, noise=noise
-            )
-        named, weights = terms.named(), self.config.hps.loss_weight
+            terms = self.objective.loss(network, x0, t, noise=noise)
+            named = terms.named()
+            if self.encoder is not None:
+                grid = math.isqrt(self.config.model.num_tokens)
+                named["repa"] = alignment_loss(projected[0], self.encoder(x0, grid=grid))
+        weights = _DEFAULT_WEIGHTS | self.config.hps.loss_weight
         total = sum(weights.get(name, 1.0) * value for name, value in named.items())
         assert isinstance(total, Tensor)
         return [total.mean(), *(value.mean() for value in named.values())]
@@ -388,7 +432,7 @@ class _Run:
             StepRecord(
                 step=first + index,
                 loss=loss,
-                terms=dict(zip(self.objective.term_names, terms)),
+                terms=dict(zip(self.config.term_names, terms)),
                 grad_norm=norm,
                 lr=pending.lrs[index],
                 update_ratio=pending.updates if first + index == done else {},
@@ -414,7 +458,7 @@ class _Run:
             self.board.add_scalar("images_per_second", row.images_per_second, done)
 
     def _validate(self, step: int, weights: Literal["raw", "ema"]) -> ValidationRecord:
-        model = self.ema.model if weights == "ema" else self.model
+        model = kept(self.ema.model if weights == "ema" else self.model)
         with self._autocast():
             terms = self.bank.losses(
                 lambda x_t, at, labels: model(x_t, at, *self.conditioning(labels)),
@@ -456,13 +500,14 @@ class _Run:
         self.records.sync()
         if end.status != "pruned":
             for name, model in (("model", self.model), ("ema", self.ema.model)):
-                write_whole(self.folder / f"{name}.safetensors", partial(save_weights, model))
+                path = self.folder / f"{name}.safetensors"
+                write_whole(path, partial(save_weights, kept(model)))
         return TrialRecord(
             key=key,
             role=role,
             parametrization=self.config.parametrization.parametrization,
             width=self.config.model.width,
-            parameters=trainable_parameters(self.model),
+            parameters=trainable_parameters(kept(self.model)),
             batch_size=self.config.batch_size,
             steps=self.config.steps,
             seed=self.config.seed,

@@ -23,6 +23,7 @@ from mudit.training import (
     DataConfig,
     Hyperparameters,
     ParametrizationConfig,
+    RepaConfig,
     RunConfig,
     TrainingConfig,
     stream_seed,
@@ -149,6 +150,7 @@ class ExperimentConfig:
         parametrization: How base HPs become a run's own.
         hps: The base HPs that are not varied.
         training: How to train.
+        repa: Whether tokens are aligned with a frozen encoder's features.
         control: `sp` runs the same budget under the standard parametrization beside it.
         control_init: The control's initialisation, if not the model's; the paper compares
             (mup, dit_mup) with (sp, dit).
@@ -167,6 +169,7 @@ class ExperimentConfig:
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     hps: Hyperparameters = field(default_factory=Hyperparameters)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    repa: RepaConfig = field(default_factory=RepaConfig)
     control: Literal["none", "sp"] = "none"
     control_init: str | None = None
     seed: int = 0
@@ -352,4 +355,5 @@ def run_config(
         threads=threads,
         captions=class_captions(splits.train.class_names) if is_text_conditioned(model) else (),
         rungs=rungs,
+        repa=config.repa,
     )

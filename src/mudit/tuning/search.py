@@ -14,7 +14,7 @@ from mudit.data import Splits
 from mudit.errors import DataError, MuditError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
-from mudit.training import read_trial, step_flops, stream_seed, write_text
+from mudit.training import flops_of_step, read_trial, stream_seed, write_text
 from mudit.tuning.config import StudyConfig, run_config
 from mudit.tuning.ledger import Bounds, distributions
 from mudit.tuning.pool import Job, OnTick
@@ -283,7 +283,7 @@ def spending(config: StudyConfig, jobs: Sequence[Job]) -> Spending:
         jobs: The trials so far, at least one.
     """
     run = jobs[0].config
-    each = step_flops(run.model, run.batch_size) * run.steps
+    each = flops_of_step(run) * run.steps
     ended = [job.folder / "trial.json" for job in jobs]
     flops = [read_trial(path).train_flops for path in ended if path.exists()]
     return Spending(sum(flops), sum(flops) + each * (config.trials - len(flops)))

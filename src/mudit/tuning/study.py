@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +12,15 @@ from mudit.data import Splits
 from mudit.errors import DataError, UsageError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
-from mudit.training import claim_folder, exclusive, read_config, read_trial
-from mudit.tuning.config import StudyConfig
+from mudit.training import (
+    ENCODER_FILE,
+    claim_folder,
+    exclusive,
+    read_config,
+    read_trial,
+    save_encoder,
+)
+from mudit.tuning.config import ExperimentConfig, StudyConfig
 from mudit.tuning.search import NoBestPoint, best_trial, trial_jobs
 
 # How long a command waits for another's turn with the folder: a claim, a list of runs, a report.
@@ -148,6 +157,23 @@ def join_study(folder: Path, claim: str) -> None:
     refuse_foreign(folder)
     with exclusive(folder, wait_seconds=LOCK_SECONDS):
         claim_folder(folder, claim)
+
+
+def prepare_encoder(
+    config: ExperimentConfig, splits: Splits, *, should_stop: Callable[[], bool] | None = None
+) -> None:
+    """Train the data's own classifier once for all runs of a study that aligns tokens with it.
+
+    Raises:
+        DataError: The data have fewer than two classes.
+        Interrupted: `should_stop` said so, while another command was at it.
+    """
+    path = Path(config.folder) / ENCODER_FILE
+    if config.repa.encoder != "classifier" or path.exists():
+        return
+    with exclusive(path.parent, wait_seconds=math.inf, should_stop=should_stop):
+        if not path.exists():  # another command has trained it meanwhile
+            save_encoder(splits.train, path, seed=config.seed)
 
 
 def refuse_foreign(folder: Path) -> None:

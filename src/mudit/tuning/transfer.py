@@ -31,11 +31,11 @@ from mudit.records import TrialRecord
 from mudit.training import (
     Hyperparameters,
     exclusive,
+    flops_of_step,
     load_trained,
     make_plan,
     open_splits,
     resolve_device,
-    step_flops,
     stream_seed,
     train,
     write_whole,
@@ -58,6 +58,7 @@ from mudit.tuning.study import (
     FailedSearch,
     TransferResult,
     join_study,
+    prepare_encoder,
     refuse_foreign,
     shares_search,
 )
@@ -101,7 +102,7 @@ def preview(config: StudyConfig) -> Preview:
     plan = make_plan(target)
     proxy = make_plan(trial)
 
-    flops = step_flops(trial.model, trial.batch_size)
+    flops = flops_of_step(trial)
 
     def workload(task: TaskConfig, plan: Plan, trials: int = 1) -> Workload:
         sizes = [int(np.prod(row.shape)) for row in plan.rows if row.trainable]
@@ -115,7 +116,7 @@ def preview(config: StudyConfig) -> Preview:
         trials=config.trials,
         search_flops=flops * trial.steps * config.trials,
         least_flops=flops * (trial.steps + [*trial.rungs, trial.steps][0] * (config.trials - 1)),
-        target_flops=step_flops(target.model, target.batch_size) * target.steps,
+        target_flops=flops_of_step(target) * target.steps,
         cost_ratio=grouped_cost_ratio(
             [workload(config.proxy, proxy, config.trials)], workload(config.target, plan)
         ),
@@ -161,6 +162,7 @@ def transfer(
     refuse_foreign(folder)
     with open_cluster(config.cluster()), stop_on_interrupt() as should_stop:
         join_study(folder, config.claim())
+        prepare_encoder(config, splits, should_stop=should_stop)
         main = _branch(config, splits, "mup", None, listener, should_stop)
         control: Branch | FailedSearch | None = None
         if config.control == "sp":
@@ -287,7 +289,7 @@ def _branch(
             f"width {config.proxy.width}"
         )
         target = target_run_config(config, splits, config.hps, parametrization)
-        target_flops = step_flops(target.model, target.batch_size) * target.steps
+        target_flops = flops_of_step(target) * target.steps
 
         def ended(record: TrialRecord) -> None:
             listener.ended(record)

@@ -26,12 +26,12 @@ from mudit.parametrization import Parametrization
 from mudit.records import Finding, TrialRecord, Verdict, finite
 from mudit.training import (
     exclusive,
+    flops_of_step,
     make_plan,
     open_splits,
     read_config,
     read_trial,
     resolve_device,
-    step_flops,
     write_text,
 )
 from mudit.tuning.config import resolved
@@ -48,7 +48,7 @@ from mudit.tuning.grid import (
 from mudit.tuning.listener import Listener, Silent
 from mudit.tuning.pool import Job, stop_on_interrupt
 from mudit.tuning.queue import open_cluster, run_queue
-from mudit.tuning.study import LOCK_SECONDS, join_study, refuse_foreign
+from mudit.tuning.study import LOCK_SECONDS, join_study, prepare_encoder, refuse_foreign
 from mudit.tuning.verify_report import write_grid_report
 from mudit.tuning.verify_text import markdown
 
@@ -147,9 +147,7 @@ def preview_grid(config: VerifyConfig) -> VerifyPreview:
     }
     chosen = [parametrization for parametrization, _ in jobs.values()]
     by_model = {
-        (job.config.model, job.config.batch_size): step_flops(
-            job.config.model, job.config.batch_size
-        )
+        (job.config.model, job.config.batch_size): flops_of_step(job.config)
         for _, job in jobs.values()
     }
     return VerifyPreview(
@@ -256,7 +254,7 @@ def _target_flops(config: VerifyConfig, splits: Splits) -> float:
     """Of one run at the target's size."""
     largest = GridPoint(size=config.target_size, value=config.grid()[0], seed=0)
     run = grid_jobs(config, splits, "mup", [largest])[0].config
-    return step_flops(run.model, run.batch_size) * run.steps
+    return flops_of_step(run) * run.steps
 
 
 # --- judging ------------------------------------------------------------------------------------
@@ -355,6 +353,7 @@ def run_grid(config: VerifyConfig, *, listener: Listener | None = None) -> Recor
     refuse_foreign(folder)
     with open_cluster(config.cluster()), stop_on_interrupt() as should_stop:
         join_study(folder, config.claim())
+        prepare_encoder(config, splits, should_stop=should_stop)
         points = grid_points_of(config, read_extension(folder))
         done: dict[str, TrialRecord] = {}
         found: Records = {}
