@@ -18,6 +18,9 @@ end; a linearised interval, or a bootstrap over two or three seeds, would have o
 A basin holds near its bottom alone. Points far from each size's best one are left out, the furthest
 first, until what the basins leave over is no more than what seeds differ by (F test at 5 %); at
 least four values of a size stay. If that is not enough, the misfit is taken for the noise.
+
+A run above the best value that ends with less than half of what the best run gained over training
+has failed, and counts as one that diverged.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ _MARGIN = 2.0  # octaves beyond the tried values
 _OFFSETS: Array = np.concatenate([[0.0], np.geomspace(2e-3, 8.0, 28)])
 # Further optima in the cell of a cliff, as shares of it; finer at its ends.
 _CELL: Array = (1 - np.cos(np.pi * np.arange(33) / 32)) / 2
+_FAILED = 0.5  # share of the best run's gain below which a run has failed
 _LEAST = 4  # values that a basin is fitted to
 _MISFIT = 0.05  # level of the F test
 _SHARES = 100  # parts of an allowance of squares
@@ -67,12 +71,15 @@ class Run:
         log2_hp: log2 of the HP.
         seed: Number of the replicate.
         loss: What runs are ranked by; NaN if it diverged.
+        initial: Loss before training, for an HP whose larger values make training unstable; None:
+            not known, or another HP.
     """
 
     size: int
     log2_hp: float
     seed: int
     loss: float
+    initial: float | None = None
 
 
 class Tried(NamedTuple):
@@ -231,6 +238,25 @@ def _indicators(values: NDArray[np.generic]) -> Array:
     return found
 
 
+def _without_failed(runs: Sequence[Run]) -> list[Run]:
+    """The runs; those above the best value that gave half of the training back have diverged.
+
+    A network that has become unstable may settle at a finite loss, near that of predicting nothing.
+    Its luck would be taken for the noise of all runs.
+    """
+    finite = [run for run in runs if math.isfinite(run.loss)]
+    best = min(finite, key=lambda run: run.loss, default=None)
+    return [
+        replace(run, loss=math.nan)
+        if best is not None
+        and run.initial is not None
+        and run.log2_hp > best.log2_hp
+        and run.initial - run.loss < _FAILED * (run.initial - best.loss)
+        else run
+        for run in runs
+    ]
+
+
 def _size(size: int, runs: Sequence[Run]) -> _Size:
     values = sorted({run.log2_hp for run in runs})
     finite = [run for run in runs if math.isfinite(run.loss)]
@@ -348,7 +374,7 @@ class BasinFit:
         by_size: dict[int, list[Run]] = {}
         for run in runs:
             by_size.setdefault(run.size, []).append(run)
-        everything = [_size(size, by_size[size]) for size in sorted(by_size)]
+        everything = [_size(size, _without_failed(by_size[size])) for size in sorted(by_size)]
         tried = [run.log2_hp for rows in by_size.values() for run in rows]
         self._range = min(tried) - _MARGIN, max(tried) + _MARGIN
         wide = [one for one in everything if one.values >= _LEAST]

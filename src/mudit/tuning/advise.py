@@ -16,7 +16,7 @@ from mudit.records import TrialRecord, ValidationRecord, finite, read_records
 from mudit.report import save_advice_figure
 from mudit.training import write_text
 from mudit.tuning.grid import VerifyConfig, point_of
-from mudit.tuning.verify import read_verdict
+from mudit.tuning.verify import initial_loss, read_verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +102,15 @@ def advise_study(folder: Path) -> StudyAdvice:
     proxies: dict[Task, list[Run]] = {}
     flops: dict[Task, dict[int, float]] = {}
     for record in records:
-        point = point_of(config, record)
+        point, initial = point_of(config, record), initial_loss(config, record)
         for steps, loss in _losses(config, folder, record):
-            run = Run(size=point.size, log2_hp=math.log2(point.value), seed=point.seed, loss=loss)
+            run = Run(
+                size=point.size,
+                log2_hp=math.log2(point.value),
+                seed=point.seed,
+                loss=loss,
+                initial=initial,
+            )
             size = steps if config.across == "steps" else point.size
             if config.across == "steps" and steps != record.steps:
                 continue  # shorter runs are there themselves

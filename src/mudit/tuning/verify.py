@@ -23,7 +23,7 @@ from mudit.analysis.transferability import Transferability, judge
 from mudit.data import Splits
 from mudit.errors import DataError, UsageError
 from mudit.parametrization import Parametrization
-from mudit.records import Finding, TrialRecord, Verdict, finite
+from mudit.records import Finding, StepRecord, TrialRecord, Verdict, finite, read_records
 from mudit.training import (
     exclusive,
     flops_of_step,
@@ -51,6 +51,9 @@ from mudit.tuning.queue import open_cluster, run_queue
 from mudit.tuning.study import LOCK_SECONDS, join_study, prepare_encoder, refuse_foreign
 from mudit.tuning.verify_report import write_grid_report
 from mudit.tuning.verify_text import markdown
+
+# HPs whose larger values make training unstable.
+_UNSTABLE = ("lr", "lr_multiplier", "phi", "sigma")
 
 Records = dict[Parametrization, tuple[TrialRecord, ...]]
 
@@ -289,9 +292,19 @@ def _runs(config: VerifyConfig, records: tuple[TrialRecord, ...]) -> list[Run]:
                 log2_hp=math.log2(point.value),
                 seed=point.seed,
                 loss=math.nan if record.score is None else record.score,
+                initial=initial_loss(config, record),
             )
         )
     return runs
+
+
+def initial_loss(config: VerifyConfig, record: TrialRecord) -> float | None:
+    """A run's denoising loss in its first step, if larger values of the HP make runs unstable."""
+    path = Path(config.folder) / record.key / "records.jsonl"
+    if config.hp.partition(".")[0] not in _UNSTABLE or not path.exists():
+        return None
+    first = next((row for row in read_records(path) if isinstance(row, StepRecord)), None)
+    return None if first is None else first.terms["denoising"]
 
 
 def _control_words(

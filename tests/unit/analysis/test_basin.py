@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,6 +201,39 @@ def test_one_seed_that_diverges_makes_a_value_unstable() -> None:
     row = basin.tried[4]
     assert (row.log2_hp, row.diverged, len(row.losses)) == (-5.0, 1, 2)
     assert math.isnan(row.mean)
+
+
+def test_a_run_that_gives_back_what_it_gained_counts_as_diverged() -> None:
+    """Two of three seeds end near the loss of predicting nothing, 1, two octaves above the best."""
+    quiet = [replace(run, initial=1.0) for run in grid(noise=1e-3, drift=0.0, seed=3)]
+    unstable = max(run.log2_hp for run in quiet)
+    failed = [
+        replace(run, loss=0.9) if run.log2_hp == unstable and run.seed < 2 else run for run in quiet
+    ]
+    blind = BasinFit([replace(run, initial=None) for run in failed])
+    seen = BasinFit(failed)
+    assert blind.variance > 1000 * seen.variance
+    for basin, truth in zip(seen.basins, BasinFit(quiet).basins, strict=True):
+        assert basin.tried[-1].diverged == 2
+        assert math.isnan(basin.tried[-1].mean)
+        assert basin.cliffs[1] == (unstable - 1, unstable)
+        assert basin.optimum.value == pytest.approx(truth.optimum.value, abs=0.1)
+    # Below the best value a run with little gain has learnt too slowly: that is a basin's side.
+    slow = [
+        replace(run, loss=0.9) if run.log2_hp == min(r.log2_hp for r in quiet) else run
+        for run in quiet
+    ]
+    assert all(basin.tried[0].diverged == 0 for basin in BasinFit(slow).basins)
+    # At the threshold: half of the best run's gain is enough.
+    best = min(run.loss for run in quiet if run.size == SIZES[0])
+    for share, count in ((0.49, 1), (0.51, 0)):
+        loss = 1 - share * (1 - best)
+        runs = [
+            replace(run, loss=loss) if (run.log2_hp, run.seed) == (unstable, 0) else run
+            for run in quiet
+            if run.size == SIZES[0]
+        ]
+        assert BasinFit(runs).basins[0].tried[-1].diverged == count
 
 
 def test_unbalanced_seeds_do_not_shift_means() -> None:
