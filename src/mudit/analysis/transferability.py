@@ -264,7 +264,8 @@ def _criteria(measured: _Measured) -> tuple[list[str], list[str], list[str]]:
         (outside if wholly else open_).append(text)
     least = 0.0 if drift.low <= 0 <= drift.high else min(abs(drift.low), abs(drift.high))
     least *= measured.reach / max(abs(drift.low), abs(drift.high)) if measured.reach else 0.0
-    most = f"by at most {measured.reach:.2f}" if math.isfinite(measured.reach) else "by an unknown number of"
+    known = math.isfinite(measured.reach)
+    most = f"by at most {measured.reach:.2f}" if known else "by an unknown number of"
     text = (
         f"On the way to the target, {measured.target:g}, it moves {most} octaves "
         f"(bound {REACH_BOUND})."
