@@ -17,6 +17,7 @@ VERBS = {
     "sample": "draw images from a trained run",
     "certify": "prove which weight has which role: the forward pass as an NE⊗OR⊤ program",
     "check": "the coordinate check: what grows with width in training, and the likely cause",
+    "data": "prepare data sets: draw the emoji of the system's font, with captions",
     "plan": "print what μP does to each parameter of a model",
     "cost": "what a study would cost, before it is run",
     "report": "write the report of a finished study again",

@@ -1,6 +1,8 @@
 """Datasets that yield batches as a function of indices, and the order of training."""
 
+from mudit.data.captioned import CaptionedImages, Skipped
 from mudit.data.dataset import ArrayDataset, ImageDataset, Splits
+from mudit.data.emoji import draw_emoji
 from mudit.data.folder import FolderDataset, centre_crop
 from mudit.data.order import batch_indices, flips, permutation
 from mudit.data.sources import open_dataset
@@ -8,13 +10,16 @@ from mudit.data.text import TextFeatures, class_captions, encode_captions
 
 __all__ = [
     "ArrayDataset",
+    "CaptionedImages",
     "FolderDataset",
     "ImageDataset",
+    "Skipped",
     "Splits",
     "TextFeatures",
     "batch_indices",
     "centre_crop",
     "class_captions",
+    "draw_emoji",
     "encode_captions",
     "flips",
     "open_dataset",

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -147,20 +148,25 @@ def open_folder(folder: str, *, size: int | None, flip: bool = True) -> Splits:
     return Splits(train=part(False, flip), validation=part(True, False))
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(source: Path | BinaryIO, *, name: str = "") -> Image.Image:
     """The image as RGB; transparency and EXIF orientation are ignored, as in [ADM] code.
+
+    Args:
+        source: A file, or its contents.
+        name: What to call it in errors; empty: the file.
 
     Raises:
         DataError: The file cannot be read or decoded, is too large, or has more than 8 bits.
     """
+    name = name or str(source)
     try:
-        with Image.open(path) as file:
+        with Image.open(source) as file:
             file.load()
             image: Image.Image = file
             if image.mode.startswith(("I", "F")):
                 # convert("RGB") would cut all values above 255 without a word.
                 raise DataError(
-                    f"the image {path} has pixels of mode {image.mode} (more than 8 bits); "
+                    f"the image {name} has pixels of mode {image.mode} (more than 8 bits); "
                     "expected 8 bits per channel. Convert it to 8 bits."
                 )
             if image.mode == "P" and "transparency" in image.info:
@@ -170,7 +176,7 @@ def read_image(path: Path) -> Image.Image:
         raise
     except _UNREADABLE as error:
         raise DataError(
-            f"cannot read the image {path} ({type(error).__name__}: {error}); expected a complete "
+            f"cannot read the image {name} ({type(error).__name__}: {error}); expected a complete "
             f"image file ({' '.join(EXTENSIONS)}). Replace or remove it."
         ) from error
 

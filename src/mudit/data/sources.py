@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from mudit.data.captions import open_captions, open_shards
 from mudit.data.dataset import Splits
 from mudit.data.digits import open_digits
 from mudit.data.folder import open_folder
+from mudit.data.hub import open_table
 from mudit.data.idx import open_idx
 from mudit.errors import UsageError
 
-_FORMS = "`digits`, `idx:FOLDER` (MNIST's four files) or `folder:PATH` (images in class subfolders)"
+_FORMS = (
+    "`digits`, `idx:FOLDER` (MNIST's four files), `folder:PATH` (images in class subfolders), "
+    "`captions:PATH` (a list of images and captions, or tar files), `shards:PATTERN` (WebDataset) "
+    "or `hf:NAME_OR_FOLDER` (Hugging Face)"
+)
+
+_CAPTIONED = {"captions": open_captions, "shards": open_shards, "hf": open_table}
 
 
-def open_dataset(spec: str, *, size: int | None = None, flip: bool | None = None) -> Splits:
+def open_dataset(
+    spec: str, *, size: int | None = None, flip: bool | None = None, most_skipped: float = 0.01
+) -> Splits:
     """The training and the held-out images of a dataset.
 
     Args:
-        spec: `digits`, `idx:FOLDER` or `folder:PATH`.
-        size: Side of the images, pixels; needed by `folder`, which crops; others have their own.
-        flip: Whether training should mirror images; None: yes for `folder`, no for the others.
+        spec: `digits`, `idx:FOLDER`, `folder:PATH`, `captions:PATH`, `shards:PATTERN` or
+            `hf:NAME_OR_FOLDER`.
+        size: Side of the images, pixels; `digits` and `idx` have their own, the others crop.
+        flip: Whether training should mirror images; None: yes for `folder`, no for the others: a
+            caption may say left and right.
+        most_skipped: Share of the rows of captioned data that may be malformed.
 
     Raises:
         UsageError: The spec is none of these, or `size` does not fit it.
@@ -30,6 +43,8 @@ def open_dataset(spec: str, *, size: int | None = None, flip: bool | None = None
         return _with_size(spec, open_idx(path, flip=bool(flip)), size)
     if kind == "folder" and path:
         return open_folder(path, size=size, flip=flip is not False)
+    if kind in _CAPTIONED and path:
+        return _CAPTIONED[kind](path, size=size, flip=bool(flip), most_skipped=most_skipped)
     raise UsageError(f"the dataset is {spec!r}; expected {_FORMS}. Correct data.source.")
 
 

@@ -34,15 +34,18 @@ class DataConfig:
     """Which images.
 
     Attributes:
-        source: `digits`, `idx:FOLDER` or `folder:PATH`.
+        source: `digits`, `idx:FOLDER`, `folder:PATH`, `captions:PATH`, `shards:PATTERN` or
+            `hf:NAME_OR_FOLDER`.
         size: Side of the square images, where the source leaves it open.
         flip: Horizontal flips; None: the source's habit.
+        most_skipped: Share of the rows of captioned data that may be malformed and left out.
         fingerprint: Hash of the content; a run refuses data that has changed. Empty: not checked.
     """
 
     source: str = "digits"
     size: int | None = None
     flip: bool | None = None
+    most_skipped: float = 0.01
     fingerprint: str = ""
 
 

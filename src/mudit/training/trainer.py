@@ -132,7 +132,9 @@ def open_splits(config: DataConfig) -> Splits:
     Raises:
         DataError: They are missing or damaged, or have changed since the config was made.
     """
-    splits = open_dataset(config.source, size=config.size, flip=config.flip)
+    splits = open_dataset(
+        config.source, size=config.size, flip=config.flip, most_skipped=config.most_skipped
+    )
     if config.fingerprint and config.fingerprint != splits.fingerprint:
         raise DataError(
             f"the images of {config.source!r} are not those that this study began with. Restore "

@@ -1,0 +1,335 @@
+"""Captioned images from lists, tar files and tables; malformed rows; what must not be read."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mudit.data import open_dataset
+from mudit.data.captioned import Row, captioned_splits
+from mudit.data.strings import Strings
+from mudit.errors import DataError, EnvironmentFailure, UsageError
+
+COLOURS = ("red", "lime", "blue", "white", "black", "yellow")
+
+
+def picture(colour: str, mode: str = "RGB", size: int = 12) -> Image.Image:
+    return Image.new("RGB", (size, size), colour).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def write_folder(folder: Path, extra: tuple[str, ...] = (), repeats: int = 4) -> Path:
+    """Each colour's picture some times over, listed in captions.jsonl, then the extra lines."""
+    folder.mkdir()
+    lines = []
+    for number in range(repeats):
+        for colour in COLOURS:
+            file = f"{colour}{number}.png"
+            (folder / file).write_bytes(encoded(picture(colour)))
+            lines.append(json.dumps({"file": file, "caption": f"a {colour} square"}))
+    (folder / "captions.jsonl").write_text("\n".join([*lines, *extra]) + "\n")
+    return folder
+
+
+def seen(splits) -> dict[str, tuple[int, ...]]:
+    """The colour of the middle of each image by its caption, over both parts."""
+    found = {}
+    for part in (splits.train, splits.validation):
+        images, labels = part.batch(np.arange(part.num_samples))
+        for image, label in zip(images, labels.tolist()):
+            found[part.class_names[label]] = tuple(((image[:, 4, 4] + 1) * 127.5).int().tolist())
+    return found
+
+
+EXPECTED = {f"a {colour} square": picture(colour).getpixel((0, 0)) for colour in COLOURS}
+
+
+def test_a_list_of_images_and_captions(tmp_path) -> None:
+    splits = open_dataset(f"captions:{write_folder(tmp_path / 'set')}", size=8)
+    train, validation = splits.train, splits.validation
+    assert train.captioned
+    assert train.num_samples + validation.num_samples == 24
+    assert train.num_classes == 6, "equal captions are one"
+    assert list(train.class_names) == [f"a {colour} square" for colour in COLOURS]
+    assert train.batch(np.array([0]))[0].shape == (1, 3, 8, 8)
+    assert seen(splits) == EXPECTED
+    assert not set(train.labels.tolist()) & set(validation.labels.tolist())
+
+
+def test_csv_with_other_names_of_columns_gives_the_same(tmp_path) -> None:
+    folder = write_folder(tmp_path / "set")
+    rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    (folder / "captions.jsonl").unlink()
+    text = "\ufefffile_name,text\n" + "".join(f'{r["file"]},"{r["caption"]}"\n' for r in rows)
+    (folder / "metadata.csv").write_text(text, encoding="utf-8")
+    assert seen(open_dataset(f"captions:{folder}", size=8)) == EXPECTED
+
+
+def test_groups_stay_on_one_side(tmp_path) -> None:
+    rows = [
+        Row(f"{number}.png", "", 0, 1, f"caption {number}", f"group {number % 40}")
+        for number in range(400)
+    ]
+    splits = captioned_splits(rows, name="x", root=tmp_path, size=8, flip=False, most_skipped=0)
+    sides = [
+        {int(f.split(".")[0]) % 40 for f in part.files}
+        for part in (splits.train, splits.validation)
+    ]
+    assert not sides[0] & sides[1]
+    assert 1 <= len(sides[1]) <= 6, "40 groups, one in twenty: more is 1 in 500"
+    more = captioned_splits(rows[:200], name="x", root=tmp_path, size=8, flip=False, most_skipped=0)
+    assert set(more.validation.files) <= set(splits.validation.files), "none changes sides"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"file": "red0.png"}', ["line 25", "no caption"]),
+        ('{"file": "red0.png", "caption": "  "}', ["no caption"]),
+        ('{"file": "red0.png", "caption": 3}', ["no caption"]),
+        ('{"caption": "a"}', ["no file"]),
+        ('{"file": "none.png", "caption": "a"}', ["none.png does not exist"]),
+        ('{"file": "../secret.png", "caption": "a"}', ["../secret.png lies outside"]),
+        ('{"file": "/etc/hostname.png", "caption": "a"}', ["lies outside"]),
+        ('{"file": "link.png", "caption": "a"}', ["link.png lies outside"]),
+        ('{"file": "captions.jsonl", "caption": "a"}', ["is no image"]),
+        ('{"file": "red0.png", "caption"', ["no JSON"]),
+        ("[1]", ["no JSON object"]),
+    ],
+)
+def test_malformed_rows_are_counted_named_and_skipped(tmp_path, line, words) -> None:
+    (tmp_path / "secret.png").write_bytes(encoded(picture("red")))
+    folder = write_folder(tmp_path / "set", (line,))
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    splits = open_dataset(f"captions:{folder}", size=8, most_skipped=0.05)
+    assert splits.train.skipped.count == 1
+    assert all(word in splits.train.skipped.examples[0] for word in words)
+    assert seen(splits) == EXPECTED
+    with pytest.raises(DataError, match=r"1 of 25 rows of set.*share 0\.01.*line 25"):
+        open_dataset(f"captions:{folder}", size=8)
+
+
+def test_captions_without_any_are_refused(tmp_path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"neither captions\.jsonl.*nor tar files"):
+        open_dataset(f"captions:{folder}", size=8)
+    (folder / "captions.jsonl").write_text("")
+    with pytest.raises(DataError, match="no images with captions"):
+        open_dataset(f"captions:{folder}", size=8)
+    with pytest.raises(DataError, match="no folder or tar file"):
+        open_dataset(f"captions:{folder}/none", size=8)
+    (folder / "a.png").write_bytes(encoded(picture("red")))
+    (folder / "captions.jsonl").write_text('{"file": "a.png", "caption": "one"}\n')
+    with pytest.raises(DataError, match="1 different caption"):
+        open_dataset(f"captions:{folder}", size=8)
+    with pytest.raises(UsageError, match="no size was given"):
+        open_dataset(f"captions:{folder}")
+    with pytest.raises(UsageError, match=r"most_skipped is 2"):
+        open_dataset(f"captions:{folder}", size=8, most_skipped=2)
+
+
+def test_images_of_all_modes_are_made_rgb_and_a_broken_one_is_named(tmp_path) -> None:
+    folder = write_folder(tmp_path / "set", repeats=1)
+    (folder / "red0.png").write_bytes(encoded(picture("red", "RGBA")))
+    (folder / "lime0.png").write_bytes(encoded(picture("lime").convert("P", palette=1)))
+    (folder / "white0.png").write_bytes(encoded(picture("white", "L")))
+    (folder / "black0.png").write_bytes(encoded(picture("black", "1")))
+    (folder / "blue0.png").write_bytes(encoded(picture("blue", "CMYK"), "JPEG"))
+    found = seen(open_dataset(f"captions:{folder}", size=8))
+    for caption, colour in EXPECTED.items():
+        assert np.abs(np.subtract(found[caption], colour)).max() <= 3, caption
+    (folder / "red0.png").write_bytes(encoded(picture("red"))[:40])
+    splits = open_dataset(f"captions:{folder}", size=8)
+    with pytest.raises(DataError, match=r"red0\.png"):
+        seen(splits)
+
+
+def test_the_fingerprint_changes_with_names_lengths_and_captions(tmp_path) -> None:
+    folder = write_folder(tmp_path / "set")
+    first = open_dataset(f"captions:{folder}", size=8).fingerprint
+    assert open_dataset(f"captions:{folder}", size=8).fingerprint == first
+    (folder / "red0.png").write_bytes(encoded(picture("red")) + b" ")
+    second = open_dataset(f"captions:{folder}", size=8).fingerprint
+    (folder / "captions.jsonl").write_text(
+        (folder / "captions.jsonl").read_text().replace("a red square", "a rose square")
+    )
+    third = open_dataset(f"captions:{folder}", size=8).fingerprint
+    assert len({first, second, third}) == 3
+
+
+# --- tar files ------------------------------------------------------------------------------------
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples(colours=COLOURS, ending: str = ".txt") -> list[tuple[str, bytes]]:
+    members = []
+    for number, colour in enumerate(colours):
+        text = f"a {colour} square"
+        content = json.dumps({"caption": text}) if ending == ".json" else text
+        members.append((f"sa_{number}.png", encoded(picture(colour))))
+        members.append((f"sa_{number}{ending}", content.encode()))
+    return members
+
+
+@pytest.mark.parametrize("ending", [".txt", ".json", ".caption"])
+def test_images_beside_their_captions_in_tar_files(tmp_path, ending) -> None:
+    write_tar(tmp_path / "a.tar", samples(COLOURS[:3], ending))
+    write_tar(tmp_path / "b.tar", samples(COLOURS[3:], ending))
+    assert seen(open_dataset(f"captions:{tmp_path}", size=8)) == EXPECTED
+    assert seen(open_dataset(f"shards:{tmp_path}/{{a,b}}.tar", size=8)) == EXPECTED
+    assert seen(open_dataset(f"shards:{tmp_path}/*.tar", size=8)) == EXPECTED
+    one = seen(open_dataset(f"captions:{tmp_path}/b.tar", size=8))
+    assert one == {key: EXPECTED[key] for key in list(EXPECTED)[3:]}
+
+
+def test_a_tar_made_by_webdataset_is_read_the_same(tmp_path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    with webdataset.TarWriter(str(tmp_path / "w.tar")) as sink:
+        for number, colour in enumerate(COLOURS):
+            image = np.asarray(picture(colour))
+            sink.write({"__key__": f"{number:06}", "png": image, "txt": f"a {colour} square"})
+    assert seen(open_dataset(f"shards:{tmp_path}/w.tar", size=8)) == EXPECTED
+
+
+def test_a_tar_member_never_leaves_its_folder(tmp_path) -> None:
+    """Names that would are malformed, links are too, and nothing is written anywhere."""
+    (tmp_path / "in").mkdir()
+    bad = [
+        ("../out.png", encoded(picture("red"))), ("../out.txt", b"out"),
+        ("/abs.png", encoded(picture("red"))), ("/abs.txt", b"abs"),
+    ]  # fmt: skip
+    path = write_tar(tmp_path / "in" / "a.tar", samples() + bad)
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tar.addfile(link)
+    before = sorted(tmp_path.rglob("*"))
+    splits = open_dataset(f"captions:{path}", size=8, most_skipped=0.6)
+    assert seen(splits) == EXPECTED
+    assert splits.train.skipped.count == 5
+    assert any("leaves its folder" in text for text in splits.train.skipped.examples)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ([("x.png", b"png")], "no caption"),
+        ([("x.txt", b"text")], "no image"),
+        ([("x.png", b"png"), ("x.json", b"{")], "cannot be read"),
+        ([("x.png", b"png"), ("x.txt", b"\xff\xfe\x00")], "cannot be read"),
+        ([("x.png", b"png"), ("x.json", b'{"caption": null}')], "no caption"),
+    ],
+)
+def test_a_malformed_sample_is_named(tmp_path, members, words) -> None:
+    path = write_tar(tmp_path / "a.tar", samples() + members)
+    splits = open_dataset(f"captions:{path}", size=8, most_skipped=0.5)
+    (text,) = splits.train.skipped.examples
+    assert "a.tar, sample x" in text
+    assert words in text
+
+
+def test_tars_that_cannot_be_read_in_place_are_refused(tmp_path) -> None:
+    write_tar(tmp_path / "a.tar", samples(), "w:gz")
+    with pytest.raises(DataError, match=r"a\.tar.*without compression"):
+        open_dataset(f"captions:{tmp_path}/a.tar", size=8)
+    with pytest.raises(DataError, match="no file matches"):
+        open_dataset(f"shards:{tmp_path}/none-*.tar", size=8)
+
+
+def test_a_url_is_fetched_once_and_its_absence_is_explained(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MUDIT_CACHE", str(tmp_path / "cache"))
+    path = write_tar(tmp_path / "a.tar", samples())
+    assert seen(open_dataset(f"shards:{path.as_uri()}", size=8)) == EXPECTED
+    path.unlink()
+    assert seen(open_dataset(f"shards:{path.as_uri()}", size=8)) == EXPECTED, "from the cache"
+    with pytest.raises(EnvironmentFailure, match=r"cannot be fetched.*local path"):
+        open_dataset("shards:http://127.0.0.1:9/b.tar", size=8)
+    assert not list((tmp_path / "cache").rglob(".b.tar*"))
+
+
+# --- Hugging Face ---------------------------------------------------------------------------------
+
+
+def test_a_hugging_face_data_set_from_folders(tmp_path) -> None:
+    datasets = pytest.importorskip("datasets")
+    images = [picture(colour) for colour in COLOURS]
+    texts = [[f"a {colour} square", "another"] for colour in COLOURS]
+    made = datasets.Dataset.from_dict({"image": images, "caption": texts})
+    made.save_to_disk(tmp_path / "saved")
+    assert seen(open_dataset(f"hf:{tmp_path}/saved", size=8)) == EXPECTED
+    folder = write_folder(tmp_path / "set", repeats=1)
+    lines = (folder / "captions.jsonl").read_text()
+    renamed = lines.replace('"file"', '"file_name"').replace('"caption"', '"text"')
+    (folder / "metadata.jsonl").write_text(renamed)
+    (folder / "captions.jsonl").unlink()
+    assert seen(open_dataset(f"hf:{folder}", size=8)) == EXPECTED
+    made.remove_columns("caption").save_to_disk(tmp_path / "no captions")
+    with pytest.raises(DataError, match=r"no column of captions.*image: Image"):
+        open_dataset(f"hf:{tmp_path}/no captions", size=8)
+
+
+def test_a_hub_that_does_not_answer_is_explained(monkeypatch) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(EnvironmentFailure, match=r"nobody/nothing.*save_to_disk.*hf:data/NAME"):
+        open_dataset("hf:nobody/nothing", size=8)
+
+
+# --- size -----------------------------------------------------------------------------------------
+
+
+def test_strings_are_a_sequence() -> None:
+    values = ["", "a", "é", "日本", "a", "\udcff"]
+    strings = Strings(values)
+    assert list(strings) == values
+    assert (len(strings), strings[-1], list(strings[1:3])) == (6, "\udcff", ["a", "é"])
+    assert "日本" in strings
+    with pytest.raises(IndexError):
+        strings[6]
+
+
+def test_a_hundred_thousand_rows_take_little_memory(tmp_path) -> None:
+    count = 100_000
+    rows = (Row(f"images/{n:08}.jpg", "", 0, 1000, f"a picture of thing {n}") for n in range(count))
+    tracemalloc.start()
+    splits = captioned_splits(rows, name="x", root=tmp_path, size=8, flip=False, most_skipped=0)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert splits.train.num_classes == count
+    # Text of 45 bytes and five numbers of 8: ten million rows would take some 1.1 GB, 2.5 at most.
+    assert held < 120 * count
+    assert peak < 300 * count
+
+
+def test_an_index_out_of_range_is_refused(tmp_path) -> None:
+    splits = open_dataset(f"captions:{write_folder(tmp_path / 'set')}", size=8, flip=True)
+    with pytest.raises(UsageError, match="indices from 0 to 99"):
+        splits.train.batch(np.array([0, 99]))
+    flipped, _ = splits.train.batch(np.array([0, 1]), np.array([True, False]))
+    plain, _ = splits.train.batch(np.array([0, 1]))
+    torch.testing.assert_close(flipped[0], plain[0].flip(-1))
+    assert splits.train.flip
+    assert not splits.validation.flip

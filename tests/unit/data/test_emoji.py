@@ -1,0 +1,116 @@
+"""The emoji of the system's colour font as a captioned data set."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mudit.data import draw_emoji, open_dataset
+from mudit.data.emoji import FONTS, find_font, known_emoji
+from mudit.errors import DataError, UsageError
+
+pytest.importorskip("emoji")
+try:
+    FONT = find_font()
+except DataError:
+    FONT = None
+needs_font = pytest.mark.skipif(FONT is None, reason=f"no colour font at {', '.join(FONTS)}")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("emoji")
+    return folder, draw_emoji(folder, size=24)
+
+
+def rows(folder) -> dict[str, dict]:
+    lines = (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["name"]: row for row in map(json.loads, lines)}
+
+
+def test_names_are_unicodes() -> None:
+    by_text = {one.text: one for one in known_emoji()}
+    assert len(by_text) > 3000
+    for text, name in (("🍎", "red apple"), ("🚲", "bicycle"), ("🐙", "octopus")):
+        assert by_text[text].name == name
+        assert unicodedata.name(text).lower() in by_text[text].caption
+    assert by_text["🍎"].caption == "red apple, apple"
+
+
+def test_variants_of_an_emoji_are_one_group() -> None:
+    by_text = {one.text: one for one in known_emoji()}
+    waving = [by_text[text].group for text in ("👋", "👋🏻", "👋🏿")]
+    assert len(set(waving)) == 1
+    scientists = [by_text[text].group for text in ("🧑‍🔬", "👩‍🔬", "👨🏽‍🔬")]
+    assert len(set(scientists)) == 1
+    runners = [by_text[text].group for text in ("🏃", "🏃‍♀️", "🏃🏾‍♂️")]
+    assert len(set(runners)) == 1
+    assert len({*waving, *scientists, *runners, by_text["🍎"].group, by_text["🍏"].group}) == 5
+
+
+@needs_font
+@pytest.mark.slow
+def test_every_emoji_is_drawn_in_colour_on_white(drawn) -> None:
+    folder, found = drawn
+    listed = rows(folder)
+    assert found.pictures == len(listed) == len(list((folder / "images").iterdir()))
+    assert found.pictures > 1000
+    assert "OFL" in (folder / "LICENCE.txt").read_text() or "Open Font" in (
+        folder / "LICENCE.txt"
+    ).read_text().replace("\n", " ")
+    blank = 0
+    for row in listed.values():
+        with Image.open(folder / row["file"]) as image:
+            assert (image.size, image.mode) == ((24, 24), "RGB")
+            pixels = np.asarray(image)
+        assert (pixels[[0, 0, -1, -1], [0, -1, 0, -1]] >= 250).all(), row
+        blank += bool((pixels > 240).all())
+    assert blank <= 1, "white squares and the like"
+    apple = np.asarray(Image.open(folder / listed["red apple"]["file"])).astype(int)
+    assert (apple[14, 12, 0] - apple[14, 12, 1:] > 60).all(), "red in its middle"
+
+
+@needs_font
+@pytest.mark.slow
+def test_the_set_is_split_by_name_and_read_as_captions(drawn) -> None:
+    folder, found = drawn
+    splits = open_dataset(f"captions:{folder}", size=16)
+    assert splits.train.num_samples + splits.validation.num_samples == found.pictures
+    assert splits.train.skipped.count == 0
+    groups = {row["caption"]: row["group"] for row in rows(folder).values()}
+    sides = [
+        {groups[part.class_names[label]] for label in set(part.labels.tolist())}
+        for part in (splits.train, splits.validation)
+    ]
+    assert not sides[0] & sides[1]
+    assert 0.01 < splits.validation.num_samples / found.pictures < 0.12
+
+
+@needs_font
+@pytest.mark.slow
+def test_again_it_draws_nothing_and_mends_what_is_missing(drawn) -> None:
+    folder, found = drawn
+    files = {path: path.stat().st_mtime_ns for path in (folder / "images").iterdir()}
+    gone = folder / rows(folder)["octopus"]["file"]
+    content, listing = gone.read_bytes(), (folder / "captions.jsonl").read_bytes()
+    gone.unlink()
+    assert draw_emoji(folder, size=24) == found
+    assert gone.read_bytes() == content
+    assert (folder / "captions.jsonl").read_bytes() == listing
+    assert all(path.stat().st_mtime_ns == files[path] for path in files if path != gone)
+    with pytest.raises(UsageError, match="another size or font"):
+        draw_emoji(folder, size=32)
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"no colour font at .*none\.ttf.*--font"):
+        draw_emoji(tmp_path, size=24, font=str(tmp_path / "none.ttf"))
+    (tmp_path / "no.ttf").write_bytes(b"no font")
+    with pytest.raises(DataError, match=r"no\.ttf cannot be used"):
+        draw_emoji(tmp_path, size=24, font=str(tmp_path / "no.ttf"))
+    with pytest.raises(UsageError, match="--size is 4"):
+        draw_emoji(tmp_path, size=4)
