@@ -22,7 +22,10 @@ def run(argv: Sequence[str]) -> int:
     parser = make_parser("sample", "Draw images from a trained run's averaged weights.")
     parser.add_argument("run", type=str, help="the run's folder, e.g. runs/digits/target_mup")
     parser.add_argument("--classes", type=list[int], default=[], help="classes; default: all")
-    parser.add_argument("--per_class", type=int, default=10, help="images of each class")
+    parser.add_argument(
+        "--prompts", type=list[str], default=[], help="texts, for a model that is told texts"
+    )
+    parser.add_argument("--per_class", type=int, default=10, help="images of each class or prompt")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument(
         "--method",
@@ -55,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
         cfg_channels=options.cfg_channels,
         cfg_interval=options.cfg_interval,
     )
-    trained = load_trained(folder, device=options.device)
+    trained = load_trained(folder, device=options.device, prompts=options.prompts)
     classes = options.classes or list(range(trained.conditioning.num_classes))
     labels = torch.tensor(classes).repeat_interleave(sampling.per_class)
     x = generate(

@@ -3,10 +3,11 @@
 from mudit.data.captioned import CaptionedImages, Skipped
 from mudit.data.dataset import ArrayDataset, ImageDataset, Splits
 from mudit.data.emoji import draw_emoji
+from mudit.data.encoders import TextEncoder, TextSizes, open_text_encoder
 from mudit.data.folder import FolderDataset, centre_crop
 from mudit.data.order import batch_indices, flips, permutation
 from mudit.data.sources import open_dataset
-from mudit.data.text import TextFeatures, class_captions, encode_captions
+from mudit.data.text import TextFeatures, captions_of, class_captions, encode_captions
 
 __all__ = [
     "ArrayDataset",
@@ -15,13 +16,17 @@ __all__ = [
     "ImageDataset",
     "Skipped",
     "Splits",
+    "TextEncoder",
     "TextFeatures",
+    "TextSizes",
     "batch_indices",
+    "captions_of",
     "centre_crop",
     "class_captions",
     "draw_emoji",
     "encode_captions",
     "flips",
     "open_dataset",
+    "open_text_encoder",
     "permutation",
 ]

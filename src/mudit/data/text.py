@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mudit.data.dataset import ImageDataset
 from mudit.errors import UsageError
 
 # Seed of the encoder's weights; changing it would change every result with text.
@@ -34,6 +35,11 @@ class TextFeatures(NamedTuple):
 def class_captions(class_names: Sequence[str]) -> tuple[str, ...]:
     """Returns a caption for each class."""
     return tuple(f"a picture of {name}" for name in class_names)
+
+
+def captions_of(dataset: ImageDataset) -> Sequence[str]:
+    """Returns the text of each label: its own caption, or one made from the class's name."""
+    return dataset.class_names if dataset.captioned else class_captions(dataset.class_names)
 
 
 def encode_captions(

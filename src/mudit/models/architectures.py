@@ -151,7 +151,7 @@ def config_for(architecture: str, *, init: str | None, learn_sigma: bool, **size
         learn_sigma: Whether it predicts a variance beside the noise.
         sizes: Fields of `TransformerConfig`, `num_classes`, `caption_dim` and `caption_tokens`;
             those that the architecture does not have are left out. One that takes a class or a
-            text takes the class.
+            text takes the class, unless `num_classes` is None: then there are only texts.
 
     Raises:
         UsageError: There is no such architecture, it predicts no variance, or the result is not
@@ -164,7 +164,12 @@ def config_for(architecture: str, *, init: str | None, learn_sigma: bool, **size
             f"{architecture} predicts no variance; set objective.learn_sigma to false "
             f"(--model {architecture} on the command line does)."
         )
-    if "num_classes" in fields:
+    if sizes["num_classes"] is None and "caption_dim" not in fields:
+        raise UsageError(
+            f"{architecture} is told a class, but the data have captions; take an architecture "
+            "that is told a text: --model pixart, mmdit or uvit."
+        )
+    if "num_classes" in fields and sizes["num_classes"] is not None:
         fields -= {"caption_dim", "caption_tokens"}
     # Of a model for one size of image and one encoder: no larger grid, one size of text features.
     derived = {

@@ -16,9 +16,10 @@ from mudit.report.theme import DPI, WIDTH_INCHES, Theme, new_figure
 
 PAGE_PIXELS = round(WIDTH_INCHES * DPI)
 _MARGIN, _BETWEEN, _GAP = 10, 30, 2
-_TITLE, _LABEL, _LETTER = 40, 26, 11  # 8-point letters are some 11 pixels wide here
+_TITLE, _LABEL, _LETTER = 40, 26, 11  # 8-point letters are some 11 pixels wide here, bold
+_TITLE_LETTER = 13  # 10-point ones some 13
 SMALLEST, _LARGEST, _TALLEST = 34, 220, 1200  # of a cell, a cell, a panel
-_LONGEST = 16  # letters of a row's label
+_LONGEST = 28  # letters of a row's label
 
 
 class GridPanel(NamedTuple):
@@ -68,7 +69,10 @@ def grids_info(contents: StudyContents) -> GridsInfo:
         ]
         width = _grid_width(across, margins)
         if across == 1 or all(_cell_width(grid, width) >= SMALLEST for grid in grids):
-            panels = [_panel(*pair, width=width) for pair in zip(grids, margins, strict=True)]
+            cells = [_cell_width(grid, width) for grid in grids]
+            if same:  # then rows stand beside each other
+                cells = [min(cells)] * len(cells)
+            panels = [_panel(*one) for one in zip(grids, margins, cells, strict=True)]
             lines = [tuple(panels[i : i + across]) for i in range(0, len(panels), across)]
             break
     return GridsInfo(tuple(lines))
@@ -122,9 +126,9 @@ def _cell_width(grid: SampleGrid, width: int) -> int:
     return min(_LARGEST, (width + _GAP) // columns - _GAP, max(SMALLEST, _TALLEST // rows))
 
 
-def _panel(grid: SampleGrid, left: int, *, width: int) -> GridPanel:
+def _panel(grid: SampleGrid, left: int, cell_width: int) -> GridPanel:
     by_column, by_row, by_cell = shared_labels(grid.labels, grid.columns)
-    cells = enlarged(grid.images, max(1, _cell_width(grid, width)))
+    cells = enlarged(grid.images, max(1, cell_width))
     columns = min(grid.columns, len(cells))
     rows = math.ceil(len(cells) / columns)
     pitch = cells.shape[1] + _GAP + (_LABEL if by_cell else 0)
@@ -137,7 +141,7 @@ def _panel(grid: SampleGrid, left: int, *, width: int) -> GridPanel:
         row_labels=by_row if left else (),
         cell_labels=by_cell,
         left=left,
-        width=left + columns * (cells.shape[2] + _GAP) - _GAP,
+        width=left + max(columns * (cells.shape[2] + _GAP) - _GAP, len(grid.title) * _TITLE_LETTER),
         height=_TITLE + (_LABEL if by_column else 0) + rows * pitch,
     )
 

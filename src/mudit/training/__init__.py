@@ -2,12 +2,13 @@
 
 from mudit.training.alignment import ENCODER_FILE, save_encoder
 from mudit.training.checkpoint import load_weights, save_weights
-from mudit.training.conditioning import Conditioning
+from mudit.training.conditioning import TEXT_FILE, Conditioning, save_text_features
 from mudit.training.config import (
     DataConfig,
     ParametrizationConfig,
     RepaConfig,
     RunConfig,
+    TextConfig,
     TrainingConfig,
     claim_folder,
     parse_config,
@@ -31,6 +32,7 @@ from mudit.training.validation import ValidationBank
 
 __all__ = [
     "ENCODER_FILE",
+    "TEXT_FILE",
     "Conditioning",
     "DataConfig",
     "Hyperparameters",
@@ -38,6 +40,7 @@ __all__ = [
     "RepaConfig",
     "RunConfig",
     "ScheduleConfig",
+    "TextConfig",
     "Trained",
     "TrainingConfig",
     "ValidationBank",
@@ -56,6 +59,7 @@ __all__ = [
     "read_trial",
     "resolve_device",
     "save_encoder",
+    "save_text_features",
     "save_weights",
     "step_flops",
     "stream_seed",

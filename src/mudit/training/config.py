@@ -50,6 +50,30 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """How a text-conditioned model is told captions.
+
+    Attributes:
+        encoder: `bytes`, the built-in one, which knows no language; or `hf:NAME_OR_FOLDER`, an
+            encoder of transformers (T5, CLIP, BERT and others), from the hub or a local folder.
+        max_tokens: Where longer captions are cut off; 0: after the longest of the data.
+    """
+
+    encoder: str = "bytes"
+    max_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        kind, _, name = self.encoder.partition(":")
+        _require(
+            self.encoder == "bytes" or (kind == "hf" and bool(name)),
+            "text.encoder",
+            repr(self.encoder),
+            "bytes or hf:NAME_OR_FOLDER",
+        )
+        _require(self.max_tokens >= 0, "text.max_tokens", self.max_tokens, "≥ 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParametrizationConfig:
     """How base HPs become the run's own; see `mudit.plan`.
 
@@ -175,7 +199,8 @@ class RunConfig:
         seed: Of initialisation, data order, noise and dropout.
         bank_seed: Of the validation bank, shared by all trials of a study.
         threads: CPU threads; the last bits of floating point depend on it.
-        captions: What a text-conditioned model is told of each class.
+        captions: What a text-conditioned model is told of each class; empty: the data's captions.
+        text: How it is told.
         rungs: Steps after which the validation bank is evaluated and the run may be ended.
         repa: Alignment with a frozen encoder; the term `repa` of the loss.
     """
@@ -192,6 +217,7 @@ class RunConfig:
     bank_seed: int = 0
     threads: int = 1
     captions: tuple[str, ...] = ()
+    text: TextConfig = field(default_factory=TextConfig)
     rungs: tuple[int, ...] = ()
     repa: RepaConfig = field(default_factory=RepaConfig)
 

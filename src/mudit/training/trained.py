@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
-from mudit.errors import DataError
-from mudit.models import builder
+from mudit.data import open_text_encoder
+from mudit.errors import DataError, UsageError
+from mudit.models import builder, is_text_conditioned
 from mudit.training.checkpoint import load_weights
-from mudit.training.conditioning import Conditioning
+from mudit.training.conditioning import Conditioning, text_features
 from mudit.training.config import RunConfig, read_config
 from mudit.training.trainer import resolve_device
 
@@ -21,7 +23,7 @@ class Trained(NamedTuple):
     Attributes:
         config: Its run's.
         model: In evaluation mode, with the averaged weights.
-        conditioning: What it is told of a class.
+        conditioning: What it is told of a class, or a prompt.
     """
 
     config: RunConfig
@@ -29,12 +31,19 @@ class Trained(NamedTuple):
     conditioning: Conditioning
 
 
-def load_trained(folder: Path, *, device: str = "auto") -> Trained:
+def load_trained(folder: Path, *, device: str = "auto", prompts: Sequence[str] = ()) -> Trained:
     """Returns the model of the run in `folder`.
+
+    Args:
+        folder: The run's.
+        device: Where to put it.
+        prompts: What a text-conditioned model can be asked for, by number; empty: the captions of
+            its classes, if its data had classes.
 
     Raises:
         DataError: There is no finished run, or its files are damaged.
-        EnvironmentFailure: The device is not there.
+        EnvironmentFailure: The device is not there, or the text encoder cannot be had.
+        UsageError: There are prompts for a model that takes classes, or none for one of captions.
     """
     if not (folder / "ema.safetensors").exists():
         raise DataError(f"{folder} holds no finished run: there is no ema.safetensors in it.")
@@ -42,4 +51,29 @@ def load_trained(folder: Path, *, device: str = "auto") -> Trained:
     model = builder(config.model)(config.model.width)
     load_weights(model, folder / "ema.safetensors")
     model.to(resolve_device(device)).eval()
-    return Trained(config, model, Conditioning.of(config.model, config.captions, model))
+    return Trained(config, model, _conditioning(config, model, folder, prompts))
+
+
+def _conditioning(
+    config: RunConfig, model: nn.Module, folder: Path, prompts: Sequence[str]
+) -> Conditioning:
+    if not is_text_conditioned(config.model):
+        if prompts:
+            raise UsageError(
+                f"{folder} holds a model that is told a class, not a text; ask for classes instead "
+                "of prompts."
+            )
+        return Conditioning.of(config.model, (), model)
+    tokens, captions = config.model.caption_tokens, prompts or config.captions
+    if not captions:
+        raise UsageError(
+            f"{folder} holds a model that was trained on captions: give prompts, e.g. --prompts "
+            "'[\"a red apple\"]'."
+        )
+    if prompts:
+        assert config.model.caption_dim is not None
+        encoder = open_text_encoder(config.text.encoder, bytes_dim=config.model.caption_dim)
+        features = encoder.encode([*captions, ""], tokens=tokens)
+        return Conditioning.of(config.model, captions, model, features=features)
+    features_kept = text_features(config.text, captions, folder, tokens=tokens)
+    return Conditioning.of(config.model, captions, model, features=features_kept)

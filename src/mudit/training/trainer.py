@@ -24,10 +24,17 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
 )
 
-from mudit.data import ImageDataset, Splits, batch_indices, flips, open_dataset
+from mudit.data import (
+    ImageDataset,
+    Splits,
+    batch_indices,
+    captions_of,
+    flips,
+    open_dataset,
+)
 from mudit.diffusion import Objective, drop_labels, make_objective
 from mudit.errors import DataError, EnvironmentFailure, Interrupted
-from mudit.models import architecture_of, builder, example_inputs
+from mudit.models import architecture_of, builder, example_inputs, is_text_conditioned
 from mudit.parametrization import Plan, plan
 from mudit.records import Record, StepRecord, TimingRecord, TrialRecord, ValidationRecord, from_row
 from mudit.training.alignment import (
@@ -45,7 +52,7 @@ from mudit.training.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from mudit.training.conditioning import Conditioning
+from mudit.training.conditioning import Conditioning, text_features
 from mudit.training.config import DataConfig, RunConfig, claim_folder
 from mudit.training.ema import EMA, decay_from_half_life
 from mudit.training.files import RecordFile, exclusive, write_text, write_whole
@@ -286,7 +293,7 @@ class _Run:
             plan=chosen,
             model=model,
             forward=torch.compile(model) if config.training.compile else model,
-            conditioning=Conditioning.of(config.model, config.captions, kept(model)),
+            conditioning=_conditioning(config, splits.train, kept(model), folder),
             encoder=encoder,
             ema=ema,
             optimizer=optimizer,
@@ -521,6 +528,16 @@ class _Run:
             train_flops=self.flops * end.step,
             seconds=self.progress.seconds + time.perf_counter() - self.started,
         )
+
+
+def _conditioning(
+    config: RunConfig, dataset: ImageDataset, model: nn.Module, folder: Path
+) -> Conditioning:
+    if not is_text_conditioned(config.model):
+        return Conditioning.of(config.model, (), model)
+    captions = captions_of(dataset) if dataset.captioned else config.captions
+    features = text_features(config.text, captions, folder, tokens=config.model.caption_tokens)
+    return Conditioning.of(config.model, captions, model, features=features)
 
 
 def _due(done: int, every: int) -> bool:

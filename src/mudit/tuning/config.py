@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
-from mudit.data import Splits, batch_indices, class_captions
+from mudit.data import Splits, TextSizes, batch_indices, captions_of, open_text_encoder
 from mudit.diffusion import (
     GuidedChannels,
     Method,
@@ -25,6 +27,7 @@ from mudit.training import (
     ParametrizationConfig,
     RepaConfig,
     RunConfig,
+    TextConfig,
     TrainingConfig,
     stream_seed,
 )
@@ -60,7 +63,7 @@ class ModelConfig:
         mlp_ratio: Hidden over outer width of the MLP.
         init: The initialisation, apart from the parametrization: `ARCHITECTURE_mup` (for μP, as
             the paper's code does; default) or `ARCHITECTURE` (the original).
-        caption_dim: Size of a token of text.
+        caption_dim: Size of a token of text from the encoder `bytes`; others have their own.
     """
 
     architecture: Architecture = DEFAULT_ARCHITECTURE
@@ -150,6 +153,7 @@ class ExperimentConfig:
         parametrization: How base HPs become a run's own.
         hps: The base HPs that are not varied.
         training: How to train.
+        text: How a text-conditioned model is told captions.
         repa: Whether tokens are aligned with a frozen encoder's features.
         control: `sp` runs the same budget under the standard parametrization beside it.
         control_init: The control's initialisation, if not the model's; the paper compares
@@ -169,6 +173,7 @@ class ExperimentConfig:
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     hps: Hyperparameters = field(default_factory=Hyperparameters)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     repa: RepaConfig = field(default_factory=RepaConfig)
     control: Literal["none", "sp"] = "none"
     control_init: str | None = None
@@ -288,7 +293,7 @@ def model_config(
         UsageError: The width is no multiple of head_dim, or the image of the patch.
     """
     dataset, model = splits.train, config.model
-    captions = class_captions(dataset.class_names)
+    text = _text_sizes(config.text, model.caption_dim, captions_of(dataset))
     sizes: CompleteModelConfig = config_for(
         model.architecture,
         init=init,
@@ -300,11 +305,19 @@ def model_config(
         mlp_ratio=model.mlp_ratio,
         input_size=dataset.size,
         in_channels=dataset.channels,
-        num_classes=dataset.num_classes,
-        caption_dim=model.caption_dim,
-        caption_tokens=1 + max(len(caption.encode()) for caption in captions),  # an end mark
+        num_classes=None if dataset.captioned else dataset.num_classes,
+        caption_dim=text.dim,
+        caption_tokens=text.tokens,
+        pooled_dim=text.pooled_dim,
     )
     return scale_to_width(sizes, width)
+
+
+@functools.lru_cache(maxsize=8)
+def _text_sizes(text: TextConfig, bytes_dim: int, captions: Sequence[str]) -> TextSizes:
+    """Asked for each run of a study; tokenising all captions takes a while."""
+    encoder = open_text_encoder(text.encoder, bytes_dim=bytes_dim)
+    return encoder.sizes(captions, most_tokens=text.max_tokens)
 
 
 def run_config(
@@ -353,7 +366,10 @@ def run_config(
         seed=seed,
         bank_seed=config.seed,
         threads=threads,
-        captions=class_captions(splits.train.class_names) if is_text_conditioned(model) else (),
+        captions=tuple(captions_of(splits.train))
+        if is_text_conditioned(model) and not splits.train.captioned
+        else (),
+        text=config.text if is_text_conditioned(model) else TextConfig(),
         rungs=rungs,
         repa=config.repa,
     )

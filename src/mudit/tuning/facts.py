@@ -20,8 +20,12 @@ def data_facts(splits: Splits) -> DataFacts:
     train = splits.train
     return DataFacts(
         name=train.name,
-        classes=tuple(train.class_names),
-        counts={"training": train.num_samples, "held out": splits.validation.num_samples},
+        classes=() if train.captioned else tuple(train.class_names),
+        counts={
+            "training": train.num_samples,
+            "held out": splits.validation.num_samples,
+            **({"different captions": train.num_classes} if train.captioned else {}),
+        },
         image_shape=(train.size, train.size, train.channels),
     )
 

@@ -8,19 +8,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mudit.data import Splits
+import numpy as np
+from numpy.typing import NDArray
+
+from mudit.data import Splits, captions_of, permutation
 from mudit.errors import DataError, UsageError
+from mudit.models import is_text_conditioned
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
 from mudit.training import (
     ENCODER_FILE,
+    TEXT_FILE,
     claim_folder,
     exclusive,
     read_config,
     read_trial,
     save_encoder,
+    save_text_features,
+    stream_seed,
 )
-from mudit.tuning.config import ExperimentConfig, StudyConfig
+from mudit.tuning.config import ExperimentConfig, StudyConfig, model_config
 from mudit.tuning.search import NoBestPoint, best_trial, trial_jobs
 
 # How long a command waits for another's turn with the folder: a claim, a list of runs, a report.
@@ -159,6 +166,21 @@ def join_study(folder: Path, claim: str) -> None:
         claim_folder(folder, claim)
 
 
+def sampled_labels(config: StudyConfig, splits: Splits) -> list[int]:
+    """The classes, or the captions of training images, that samples are asked for."""
+    train, count = splits.train, config.sampling.classes
+    if not train.captioned:
+        return list(range(min(train.num_classes, count)))
+    _, labels = train.batch(example_indices(config, splits))
+    return list(dict.fromkeys(labels.tolist()))
+
+
+def example_indices(config: StudyConfig, splits: Splits) -> NDArray[np.int64]:
+    """The training images whose captions samples are asked for, drawn by the study's seed."""
+    seed = stream_seed(config.seed, "sample") % 2**32
+    return permutation(splits.train.num_samples, seed)[: config.sampling.classes]
+
+
 def prepare_encoder(
     config: ExperimentConfig, splits: Splits, *, should_stop: Callable[[], bool] | None = None
 ) -> None:
@@ -174,6 +196,25 @@ def prepare_encoder(
     with exclusive(path.parent, wait_seconds=math.inf, should_stop=should_stop):
         if not path.exists():  # another command has trained it meanwhile
             save_encoder(splits.train, path, seed=config.seed)
+
+
+def prepare_text(
+    config: ExperimentConfig, splits: Splits, *, should_stop: Callable[[], bool] | None = None
+) -> None:
+    """Encode the data's captions once for all runs of a study.
+
+    Raises:
+        EnvironmentFailure: The encoder cannot be had.
+        Interrupted: `should_stop` said so, while another command was at it.
+    """
+    model = model_config(config, splits, 4 * config.model.head_dim, init=config.model.init)
+    path = Path(config.folder) / TEXT_FILE
+    if not is_text_conditioned(model) or config.text.encoder == "bytes" or path.exists():
+        return
+    with exclusive(path.parent, wait_seconds=math.inf, should_stop=should_stop):
+        if not path.exists():  # another command has encoded them meanwhile
+            captions = captions_of(splits.train)
+            save_text_features(config.text, captions, path, tokens=model.caption_tokens)
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mudit.analysis import StepsToMatch, smooth, steps_to_match
-from mudit.data import ImageDataset, Splits
+from mudit.data import Splits
 from mudit.evaluation import as_images, fit_classifier
 from mudit.models import ARCHITECTURES
 from mudit.parametrization import Plan, PlanRow, load_plan
@@ -30,7 +30,14 @@ from mudit.report import (
 from mudit.tuning.config import StudyConfig, TaskConfig
 from mudit.tuning.facts import data_facts, machine, trial_curve, versions
 from mudit.tuning.search import importance
-from mudit.tuning.study import Branch, FailedSearch, TransferResult, shares_search
+from mudit.tuning.study import (
+    Branch,
+    FailedSearch,
+    TransferResult,
+    example_indices,
+    sampled_labels,
+    shares_search,
+)
 
 _COLUMNS = 10  # images of a class in a grid
 # uint8 images (N, H, W, C) and the classes asked for (N,)
@@ -104,7 +111,7 @@ def study_contents(
         plan_rows=tuple(map(_plan_row, _target_plan(folder).rows)),
         control=None if control is None else _control(config, folder, control),
         samples=grids,
-        real_images=_real_images(config, splits.validation),
+        real_images=_real_images(config, splits),
         agreement=_agreement(config, splits, control is not None),
         importance=importance(config, main.trials),
         match=_match(folder, main.target, control.target) if isinstance(control, Branch) else None,
@@ -172,11 +179,19 @@ def _sample_grids(config: StudyConfig, splits: Splits, has_control: bool) -> tup
     return tuple(grids)
 
 
-def _real_images(config: StudyConfig, dataset: ImageDataset) -> SampleGrid:
-    """Held-out images in the order of the samples."""
+def _real_images(config: StudyConfig, splits: Splits) -> SampleGrid:
+    """Real images in the order of the samples: held-out ones, or those of the same captions."""
+    dataset = splits.validation
+    if dataset.captioned:
+        # No held-out image has a caption that was trained on.
+        images, labels = splits.train.batch(example_indices(config, splits))
+        _, first = np.unique(labels.numpy(), return_index=True)
+        shown, names = as_images(images)[first], dataset.class_names
+        return _grid("real images", shown, labels.numpy()[first], names)
     _, labels = dataset.batch(np.arange(min(dataset.num_samples, 5000)))
-    classes = range(min(dataset.num_classes, config.sampling.classes))
-    chosen = [np.flatnonzero(labels.numpy() == c)[:_COLUMNS] for c in classes]
+    chosen = [
+        np.flatnonzero(labels.numpy() == c)[:_COLUMNS] for c in sampled_labels(config, splits)
+    ]
     images, labels = dataset.batch(np.concatenate(chosen).astype(np.int64))
     return _grid("held-out real images", as_images(images), labels.numpy(), dataset.class_names)
 
@@ -198,7 +213,7 @@ def _grid(
 
 def _agreement(config: StudyConfig, splits: Splits, has_control: bool) -> Agreement | None:
     found = _samples(config, "mup")
-    if found is None or splits.train.num_classes < 2:
+    if found is None or splits.train.num_classes < 2 or splits.train.captioned:
         return None
     classifier = fit_classifier(splits.train, splits.validation)
     images, labels = _tensors(found)

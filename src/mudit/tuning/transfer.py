@@ -59,7 +59,9 @@ from mudit.tuning.study import (
     TransferResult,
     join_study,
     prepare_encoder,
+    prepare_text,
     refuse_foreign,
+    sampled_labels,
     shares_search,
 )
 from mudit.tuning.summary import write_study_report
@@ -163,6 +165,7 @@ def transfer(
     with open_cluster(config.cluster()), stop_on_interrupt() as should_stop:
         join_study(folder, config.claim())
         prepare_encoder(config, splits, should_stop=should_stop)
+        prepare_text(config, splits, should_stop=should_stop)
         main = _branch(config, splits, "mup", None, listener, should_stop)
         control: Branch | FailedSearch | None = None
         if config.control == "sp":
@@ -247,11 +250,14 @@ def _draw_samples(
 ) -> None:
     options = config.sampling
     torch.set_num_threads(config.threads)
+    chosen = sampled_labels(config, splits)
+    names = splits.train.class_names
     trained = load_trained(
-        Path(config.folder) / f"target_{parametrization}", device=_device_here(config)
+        Path(config.folder) / f"target_{parametrization}",
+        device=_device_here(config),
+        prompts=[names[label] for label in chosen] if splits.train.captioned else (),
     )
-    classes = min(splits.train.num_classes, options.classes)
-    labels = torch.arange(classes).repeat_interleave(options.per_class)
+    labels = torch.arange(len(chosen)).repeat_interleave(options.per_class)
     x = generate(
         trained.model,
         trained.conditioning,
@@ -267,7 +273,7 @@ def _draw_samples(
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:
-            np.savez(file, arr_0=as_images(x), labels=labels.numpy())
+            np.savez(file, arr_0=as_images(x), labels=np.array(chosen)[labels.numpy()])
 
     write_whole(path, write)
 

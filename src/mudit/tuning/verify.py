@@ -48,7 +48,13 @@ from mudit.tuning.grid import (
 from mudit.tuning.listener import Listener, Silent
 from mudit.tuning.pool import Job, stop_on_interrupt
 from mudit.tuning.queue import open_cluster, run_queue
-from mudit.tuning.study import LOCK_SECONDS, join_study, prepare_encoder, refuse_foreign
+from mudit.tuning.study import (
+    LOCK_SECONDS,
+    join_study,
+    prepare_encoder,
+    prepare_text,
+    refuse_foreign,
+)
 from mudit.tuning.verify_report import write_grid_report
 from mudit.tuning.verify_text import markdown
 
@@ -367,6 +373,7 @@ def run_grid(config: VerifyConfig, *, listener: Listener | None = None) -> Recor
     with open_cluster(config.cluster()), stop_on_interrupt() as should_stop:
         join_study(folder, config.claim())
         prepare_encoder(config, splits, should_stop=should_stop)
+        prepare_text(config, splits, should_stop=should_stop)
         points = grid_points_of(config, read_extension(folder))
         done: dict[str, TrialRecord] = {}
         found: Records = {}

@@ -1,0 +1,219 @@
+"""Frozen text encoders: the built-in one of bytes, and those of transformers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mudit.data.text import TextFeatures, encode_captions
+from mudit.errors import EnvironmentFailure, UsageError
+
+_BATCH = 64
+# A tokenizer without a limit says 1e30.
+_NO_LIMIT = 100_000
+
+
+class TextSizes(NamedTuple):
+    """The sizes of an encoder's features.
+
+    Attributes:
+        tokens: Most tokens of a caption, the end mark included.
+        dim: Size of a token.
+        pooled_dim: Size of the vector for a whole caption.
+    """
+
+    tokens: int
+    dim: int
+    pooled_dim: int
+
+
+class TextEncoder(Protocol):
+    """A frozen encoder of texts."""
+
+    def sizes(self, captions: Sequence[str], *, most_tokens: int = 0) -> TextSizes:
+        """Sizes of the features of captions.
+
+        Args:
+            captions: What will be encoded.
+            most_tokens: Where longer captions are cut off; 0: where the encoder does.
+        """
+
+    def encode(self, captions: Sequence[str], *, tokens: int) -> TextFeatures:
+        """Features of captions; a longer one is cut off with a warning.
+
+        Args:
+            captions: Texts; an empty one stands for "nothing said".
+            tokens: Length of the result.
+        """
+
+
+def open_text_encoder(spec: str, *, bytes_dim: int = 64) -> TextEncoder:
+    """The encoder that a user names.
+
+    Args:
+        spec: `bytes`, the built-in one; or `hf:NAME_OR_FOLDER`: T5 (its encoder), CLIP (its text
+            model), or another encoder of transformers, from the hub or a local folder.
+        bytes_dim: Size of a token of `bytes`.
+
+    Raises:
+        EnvironmentFailure: transformers is not installed, or the weights cannot be had.
+        UsageError: The spec is none of these.
+    """
+    kind, _, name = spec.partition(":")
+    if spec == "bytes":
+        return BytesEncoder(bytes_dim)
+    if kind == "hf" and name:
+        return HubEncoder(name)
+    raise UsageError(
+        f"text.encoder is {spec!r}, expected bytes or hf:NAME_OR_FOLDER, e.g. hf:models/minilm."
+    )
+
+
+class BytesEncoder:
+    """Frozen random weights over the bytes of a text; see `encode_captions`.
+
+    Args:
+        dim: Size of a token, and of the pooled vector.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._dim = dim
+
+    def sizes(self, captions: Sequence[str], *, most_tokens: int = 0) -> TextSizes:
+        """See `TextEncoder.sizes`."""
+        longest = 1 + max((len(caption.encode()) for caption in captions), default=0)
+        return TextSizes(min(longest, most_tokens or longest), self._dim, self._dim)
+
+    def encode(self, captions: Sequence[str], *, tokens: int) -> TextFeatures:
+        """See `TextEncoder.encode`."""
+        kept = []
+        for caption in captions:
+            code = caption.encode()
+            if len(code) + 1 > tokens:
+                _warn(caption, len(code) + 1, tokens)
+                caption = code[: tokens - 1].decode(errors="ignore")
+            kept.append(caption)
+        return encode_captions(kept, length=tokens, dim=self._dim, pooled_dim=self._dim)
+
+
+class HubEncoder:
+    """An encoder of transformers.
+
+    Tokens are its last hidden state. The pooled vector is the projected one where the checkpoint is
+    a CLIP with a text projection, else CLIP's `pooler_output`, else the mean over a caption's
+    tokens.
+
+    Args:
+        name: A hub name or a local folder.
+
+    Raises:
+        EnvironmentFailure: transformers is not installed, or the weights cannot be had.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            import transformers
+        except ImportError:
+            raise EnvironmentFailure(
+                f"text.encoder hf:{name} needs transformers, which is not installed: pip install "
+                "'mudit[text]'."
+            ) from None
+        with _loading(name):
+            config = transformers.AutoConfig.from_pretrained(name)
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name)
+        self._name, self._class = name, _model_class(config, transformers)
+        own: Any = getattr(config, "text_config", config)  # a whole CLIP has one of two parts
+        self._dim: int = own.d_model if hasattr(own, "d_model") else own.hidden_size
+        self._projects = self._class.__name__.endswith("WithProjection")
+        self._pooled_dim: int = own.projection_dim if self._projects else self._dim
+        places = getattr(own, "max_position_embeddings", None)  # T5 has relative ones
+        self._limit = min(int(self._tokenizer.model_max_length), places or _NO_LIMIT, _NO_LIMIT)
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        # Sizes, all that a dry run needs, come without the weights.
+        with _loading(self._name):
+            model: nn.Module = self._class.from_pretrained(self._name, dtype=torch.float32)
+        return model.eval().requires_grad_(False)
+
+    def sizes(self, captions: Sequence[str], *, most_tokens: int = 0) -> TextSizes:
+        """See `TextEncoder.sizes`."""
+        longest = max((len(ids) for ids in self._ids(captions)), default=1)
+        tokens = min(longest, self._limit, most_tokens or longest)
+        return TextSizes(tokens, self._dim, self._pooled_dim)
+
+    @torch.no_grad()
+    def encode(self, captions: Sequence[str], *, tokens: int) -> TextFeatures:
+        """See `TextEncoder.encode`."""
+        for caption, ids in zip(captions, self._ids(captions)):
+            if len(ids) > tokens:
+                _warn(caption, len(ids), tokens)
+        parts = [
+            self._encode(captions[start : start + _BATCH], tokens)
+            for start in range(0, len(captions), _BATCH)
+        ]
+        return TextFeatures(*(torch.cat(column) for column in zip(*parts)))
+
+    def _encode(self, captions: Sequence[str], tokens: int) -> TextFeatures:
+        batch = self._tokenizer(
+            list(captions),
+            padding="max_length",
+            truncation=True,
+            max_length=tokens,
+            return_tensors="pt",
+        )
+        mask = batch["attention_mask"].bool()
+        output = self._model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        hidden: Tensor = output.last_hidden_state * mask.unsqueeze(-1)
+        if self._projects:
+            pooled = output.text_embeds
+        elif self._class.__name__.startswith("CLIP"):
+            pooled = output.pooler_output
+        else:
+            pooled = hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return TextFeatures(hidden, mask, pooled)
+
+    def _ids(self, captions: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = self._tokenizer(list(captions), verbose=False)["input_ids"]
+        return ids
+
+
+def _model_class(config: Any, transformers: Any) -> Any:
+    if config.model_type in ("t5", "mt5", "umt5"):
+        return {
+            "t5": transformers.T5EncoderModel,
+            "mt5": transformers.MT5EncoderModel,
+            "umt5": transformers.UMT5EncoderModel,
+        }[config.model_type]
+    if config.model_type in ("clip", "clip_text_model"):
+        named = config.architectures or []
+        projects = config.model_type == "clip" or "CLIPTextModelWithProjection" in named
+        return transformers.CLIPTextModelWithProjection if projects else transformers.CLIPTextModel
+    return transformers.AutoModel
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EnvironmentFailure(
+            f"the text encoder {name} cannot be loaded: {first} Give text.encoder a local folder "
+            "with config.json, model.safetensors and the tokenizer's files, e.g. hf:models/minilm, "
+            "or `bytes`, which needs no download."
+        ) from None
+
+
+def _warn(caption: str, length: int, tokens: int) -> None:
+    shown = caption if len(caption) <= 60 else f"{caption[:57]}..."
+    warnings.warn(
+        f"the caption {shown!r} has {length} tokens and is cut off after {tokens}",
+        stacklevel=3,
+    )
