@@ -12,6 +12,7 @@ import ast
 import contextlib
 import gzip
 import io
+import json
 import re
 import shlex
 import sys
@@ -129,6 +130,14 @@ def page_folder(tmp_path, monkeypatch) -> Iterator[Path]:
         for number in range(40):
             pixels = rng.integers(0, 256, (24, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / f"data/pets/{name}/{number:04}.png")
+    (tmp_path / "data/photos").mkdir()
+    lines = []
+    for number in range(80):
+        pixels = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"data/photos/{number:04}.png")
+        caption = f"photo number {number}"
+        lines.append(json.dumps({"file": f"{number:04}.png", "caption": caption}))
+    (tmp_path / "data/photos/captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
     yield tmp_path
     for name in set(sys.modules) - known:
         if (tmp_path / f"{name}.py").exists():
@@ -172,10 +181,10 @@ def test_blocks_have_a_known_language(page: Path) -> None:
 def options() -> set[str]:
     """Every option of every verb, with its dashes."""
     found = set()
-    for verb in VERBS:
+    for words in [*([verb] for verb in VERBS), ["data", "emoji"]]:
         text = io.StringIO()
         with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
-            main([verb, "--help"])
+            main([*words, "--help"])
         found |= set(re.findall(r"--[a-z][\w.-]*", text.getvalue()))
     return found
 
