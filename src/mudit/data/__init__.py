@@ -1,10 +1,11 @@
 """Datasets that yield batches as a function of indices, and the order of training."""
 
-from mudit.data.captioned import CaptionedImages, Skipped
-from mudit.data.dataset import ArrayDataset, ImageDataset, Splits
+from mudit.data.captioned import CaptionedImages
+from mudit.data.dataset import ArrayDataset, ImageDataset, Skipped, Splits
 from mudit.data.emoji import draw_emoji
 from mudit.data.encoders import TextEncoder, TextSizes, open_text_encoder
-from mudit.data.folder import FolderDataset, centre_crop
+from mudit.data.folder import FolderDataset
+from mudit.data.images import centre_crop
 from mudit.data.order import batch_indices, flips, permutation
 from mudit.data.sources import open_dataset
 from mudit.data.text import TextFeatures, captions_of, class_captions, encode_captions

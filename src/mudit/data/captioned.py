@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from array import array
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,17 +19,20 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from mudit.data.dataset import Flips, Indices, Splits, check_batch, mirrored, to_unit
-from mudit.data.folder import centre_crop, read_image
+from mudit.data.dataset import Flips, Indices, Skipped, Splits, check_batch
+from mudit.data.images import HELD_OUT_EVERY, checked_size, decoded, read_picture
 from mudit.data.strings import Strings
 from mudit.errors import DataError, UsageError
 
-_MAX_THREADS = 8
 _EXAMPLES = 5  # malformed rows that are named
+_LONGEST = 300  # letters of one that are shown
 _DIGEST = 16  # bytes that tell captions apart
-_HELD_OUT_EVERY = 20  # as in data.folder
+
+Labels = npt.NDArray[np.int64]
 
 
 class Row(NamedTuple):
@@ -66,19 +67,6 @@ class Malformed(NamedTuple):
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """Rows that were left out.
-
-    Attributes:
-        count: How many.
-        examples: The first of them, in words.
-    """
-
-    count: int = 0
-    examples: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaptionedImages:
     """Captioned images, decoded when a batch asks for them, as RGB.
@@ -94,7 +82,6 @@ class CaptionedImages:
         size: Side to which images are scaled and cropped, pixels.
         flip: Whether training should mirror images.
         fingerprint: SHA-256 of names, lengths and captions. Images are not read.
-        skipped: Malformed rows of the whole data set.
     """
 
     name: str
@@ -107,7 +94,6 @@ class CaptionedImages:
     size: int
     flip: bool
     fingerprint: str
-    skipped: Skipped = field(default_factory=Skipped)
 
     @property
     def num_samples(self) -> int:
@@ -137,15 +123,8 @@ class CaptionedImages:
     ) -> tuple[Float[Tensor, "batch 3 size size"], Int[Tensor, " batch"]]:
         """Images and labels, decoded in threads; see `ImageDataset.batch`."""
         check_batch(indices, flips, self.num_samples)
-        with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-            decoded = list(pool.map(self._pixels, indices.tolist()))
-        pixels = np.empty((len(decoded), 3, self.size, self.size), dtype=np.uint8)
-        for place, image in zip(pixels, decoded):
-            place[:] = image.transpose(2, 0, 1)
-        return mirrored(to_unit(pixels), flips), torch.from_numpy(self.labels[indices])
-
-    def _pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        return np.asarray(centre_crop(self.read(index), self.size))
+        images = decoded(self.read, indices, flips, size=self.size)
+        return images, torch.from_numpy(self.labels[indices])
 
     def read(self, index: int) -> Image.Image:
         """One whole image, as RGB.
@@ -155,61 +134,63 @@ class CaptionedImages:
         """
         path, member = self.root / self.files[index], self.members[index]
         if not member:
-            return read_image(path)
+            return read_picture(path)
         offset, length = self.places[index].tolist()
         try:
             with path.open("rb") as file:
                 file.seek(offset)
                 content = file.read(length)
         except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}. Restore the file.") from error
-        return read_image(io.BytesIO(content), name=f"{path}, member {member}")
+            raise DataError(
+                f"cannot read the tar file {path} ({error.strerror}); expected it where it was "
+                "when the data were opened. Restore it."
+            ) from error
+        return read_picture(io.BytesIO(content), name=f"{path}, member {member}")
 
 
 def captioned_splits(
     rows: Iterable[Row | Malformed],
     *,
+    spec: str,
     name: str,
     root: Path,
     size: int | None,
     flip: bool,
     most_skipped: float,
     make: Callable[..., CaptionedImages] = CaptionedImages,
-    seal: str = "",
 ) -> Splits:
     """The data set of some rows.
 
-    About 5 % are held out: the groups, or else captions, whose SHA-256 is divisible by 20, so that
-    none is on both sides, and none changes sides when others come or go.
+    About 5 % are held out: the captions whose SHA-256 is divisible by 20, so that none is on both
+    sides, and none changes sides when others come or go. Where rows have groups, theirs decides;
+    groups that have a caption in common go together.
 
     Args:
         rows: Images and malformed rows, in order.
+        spec: What the user wrote, for errors.
         name: What to call it.
         root: What files are relative to.
         size: Side to which images are scaled and cropped, pixels.
         flip: Whether training should mirror images.
         most_skipped: Share of rows that may be malformed.
         make: Of what class its parts are.
-        seal: Goes into the fingerprint: stands for contents that rows do not show.
 
     Raises:
-        DataError: Too many rows are malformed, or fewer than two captions are left.
+        DataError: Too many rows are malformed, or all that are left belong together.
         UsageError: `size` is missing or below 1, or `most_skipped` is not in [0, 1].
     """
-    if size is None or size < 1:
-        got = "no size was given" if size is None else f"size is {size}"
-        raise UsageError(
-            f"{name} needs the side to which images are scaled and cropped, but {got}; expected "
-            "pixels, at least 1, e.g. data.size 32."
-        )
+    side = checked_size(spec, size)
     if not 0 <= most_skipped <= 1:
-        raise UsageError(f"data.most_skipped is {most_skipped}, expected a share in [0, 1].")
+        raise UsageError(
+            f"data.most_skipped is {most_skipped}; expected the share of rows that may be "
+            "malformed, 0 to 1."
+        )
     bad: list[Malformed] = []
     skipped = 0
     files, members, captions = Strings(), Strings(), Strings()
-    digests, listing = bytearray(), hashlib.sha256(seal.encode())
-    places, parts = array("q"), array("b")
-    for row in rows:
+    digests, groups, listing = bytearray(), bytearray(), hashlib.sha256()
+    places, chosen = array("q"), array("b")
+    for row in map(_checked, rows):
         if isinstance(row, Malformed):
             skipped += 1
             if len(bad) < _EXAMPLES:
@@ -219,27 +200,27 @@ def captioned_splits(
         members.append(row.member)
         captions.append(row.caption)
         places.extend((row.offset, row.length))
-        text = row.caption.encode("utf-8", "surrogateescape")
+        text = row.caption.encode()
         digests += hashlib.sha256(text).digest()[:_DIGEST]
-        group = (row.group or row.caption).encode("utf-8", "surrogateescape")
-        parts.append(int.from_bytes(hashlib.sha256(group).digest()) % _HELD_OUT_EVERY == 0)
+        digest = hashlib.sha256(row.group.encode() or text).digest()
+        groups += digest[:_DIGEST]
+        chosen.append(int.from_bytes(digest) % HELD_OUT_EVERY == 0)
         entry = f"{row.file}\0{row.member}\0{row.length}\0"
         listing.update(entry.encode("utf-8", "surrogateescape") + text + b"\0")
-    _refuse_malformed(name, skipped, len(parts), bad, most_skipped)
+    _refuse_malformed(spec, skipped, len(files), bad, most_skipped)
     first, labels = _distinct(bytes(digests))
-    if len(first) < 2:
-        raise DataError(
-            f"{name} has {len(parts)} images with {len(first)} different captions; expected at "
-            "least two captions, one to train on and one to hold out."
-        )
-    held_out = np.array(parts, dtype=bool)
+    held_out = _held_out(labels, bytes(groups), np.array(chosen, dtype=bool))
     if held_out.all() or not held_out.any():
-        held_out = labels == labels[-1]
+        raise DataError(
+            f"all {len(files)} images of {spec} have one caption, or belong to one group; expected "
+            "at least two, one to train on and one to hold out. Add images with other captions."
+        )
     class_names = Strings(captions[index] for index in first.tolist())
+    del captions, digests, groups
     where = np.array(places, dtype=np.int64).reshape(-1, 2)
 
-    def part(chosen: npt.NDArray[np.bool_], flip: bool) -> CaptionedImages:
-        (numbers,) = np.nonzero(chosen)
+    def part(wanted: npt.NDArray[np.bool_], flip: bool) -> CaptionedImages:
+        (numbers,) = np.nonzero(wanted)
         return make(
             name=name,
             root=root,
@@ -248,31 +229,51 @@ def captioned_splits(
             places=where[numbers],
             labels=labels[numbers],
             class_names=class_names,
-            size=size,
+            size=side,
             flip=flip,
-            fingerprint=hashlib.sha256(listing.digest() + chosen.tobytes()).hexdigest(),
-            skipped=Skipped(count=skipped, examples=tuple(f"{at}: {why}" for at, why in bad)),
+            fingerprint=hashlib.sha256(listing.digest() + wanted.tobytes()).hexdigest(),
         )
 
-    return Splits(train=part(~held_out, flip), validation=part(held_out, False))
-
-
-def _refuse_malformed(
-    name: str, skipped: int, good: int, bad: list[Malformed], most_skipped: float
-) -> None:
-    if skipped <= most_skipped * (skipped + good) and good:
-        return
-    if not skipped:
-        raise DataError(f"{name} has no images with captions. Correct data.source.")
-    shown = "; ".join(f"{row.where}: {row.why}" for row in bad)
-    raise DataError(
-        f"{skipped} of {skipped + good} rows of {name} are malformed, more than the share "
-        f"{most_skipped:g} that data.most_skipped allows. The first: {shown}. Mend them, or allow "
-        "more."
+    return Splits(
+        train=part(~held_out, flip),
+        validation=part(held_out, False),
+        skipped=Skipped(count=skipped, examples=tuple(map(_shown, bad))),
     )
 
 
-def _distinct(digests: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _checked(row: Row | Malformed) -> Row | Malformed:
+    """JSON can spell characters that are none, which no encoder of text takes."""
+    if isinstance(row, Row):
+        try:
+            row.caption.encode()
+            row.group.encode()
+        except UnicodeEncodeError:
+            return Malformed(f"{row.file} {row.member}".strip(), "the caption is not Unicode")
+    return row
+
+
+def _shown(row: Malformed) -> str:
+    """In one short line: it quotes names that may hold anything."""
+    text = f"{row.where}: {row.why}"
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _refuse_malformed(
+    spec: str, skipped: int, good: int, bad: list[Malformed], most_skipped: float
+) -> None:
+    if good and skipped <= most_skipped * (skipped + good):
+        return
+    if not skipped:
+        raise DataError(f"{spec} has no images with captions; expected at least two. Add some.")
+    shown = "; ".join(map(_shown, bad))
+    raise DataError(
+        f"{skipped} of the {skipped + good} rows of {spec} are malformed; expected at most the "
+        f"share {most_skipped:g} (data.most_skipped). The first: {shown}. Mend them, or allow more."
+    )
+
+
+def _distinct(digests: bytes) -> tuple[Labels, Labels]:
     """Where each distinct digest appears first, in that order, and the number of each row's."""
     keys = np.frombuffer(digests, dtype=f"V{_DIGEST}")
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
@@ -280,3 +281,28 @@ def _distinct(digests: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return first[order], rank[inverse]
+
+
+def _held_out(
+    labels: Labels, groups: bytes, chosen: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Which rows are: those joined, by a group or a caption, to a group that goes first.
+
+    Of the groups that are joined, the one with the smallest digest decides.
+    """
+    keys = np.frombuffer(groups, dtype=f"V{_DIGEST}")
+    _, first, numbers = np.unique(keys, return_index=True, return_inverse=True)  # by digest
+    leader = _joined(numbers, labels)
+    decided = chosen[first][leader]
+    if decided.all() or not decided.any():
+        decided = leader == leader.min()
+    return decided[numbers]
+
+
+def _joined(numbers: Labels, labels: Labels) -> Labels:
+    """For each group the smallest number of those that captions join it to, shape (groups,)."""
+    count, nodes = numbers.max() + 1, numbers.max() + labels.max() + 2
+    links = coo_array((np.ones(len(labels), bool), (numbers, count + labels)), (nodes, nodes))
+    _, component = connected_components(links, directed=False)
+    _, smallest, place = np.unique(component[:count], return_index=True, return_inverse=True)
+    return smallest[place]

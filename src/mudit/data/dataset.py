@@ -80,16 +80,35 @@ class ImageDataset(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Malformed rows of a data set, which were left out.
+
+    Attributes:
+        count: How many.
+        examples: The first of them, in words.
+    """
+
+    count: int = 0
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Count and examples in words."""
+        return f"malformed rows that are left out: {self.count}, e.g. {'; '.join(self.examples)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Splits:
     """A dataset's two parts, which share no image.
 
     Attributes:
         train: What to train on.
         validation: Held out.
+        skipped: What is in neither, since it is malformed.
     """
 
     train: ImageDataset
     validation: ImageDataset
+    skipped: Skipped = Skipped()
 
     @property
     def fingerprint(self) -> str:

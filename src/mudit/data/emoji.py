@@ -6,10 +6,11 @@ the characters' own Unicode names.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +28,23 @@ FONTS = (
 LIST = "captions.jsonl"
 
 _STRIKE = 109  # pixels: the one size of Noto's bitmaps
+_CELL = 144  # pixels: a glyph of that size is 136 wide and 128 high
 _CANVAS = 3 * _STRIKE
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _ZWJ, _VS16 = "\u200d", "\ufe0f"
-_PEOPLE = {"\U0001f468": "\U0001f9d1", "\U0001f469": "\U0001f9d1"}  # man, woman: person
-_GENDERS = ("\u2640", "\u2642")
+_GENDERS_AND_DIRECTIONS = ("\u2640", "\u2642", "\u27a1")
+# Gendered characters and those for any gender.
+_NEUTRAL = {
+    "👨": "🧑", "👩": "🧑", "👦": "🧒", "👧": "🧒", "👴": "🧓", "👵": "🧓", "🤴": "🫅", "👸": "🫅",
+    "🎅": "🧑\u200d🎄", "🤶": "🧑\u200d🎄", "🤰": "🫄", "🫃": "🫄", "🕺": "💃",
+    "👫": "🧑\u200d🤝\u200d🧑", "👬": "🧑\u200d🤝\u200d🧑", "👭": "🧑\u200d🤝\u200d🧑",
+    "💏": "🧑\u200d❤\u200d💋\u200d🧑", "💑": "🧑\u200d❤\u200d🧑",
+}  # fmt: skip
 _LICENCE = """\
-Emoji of {font}, drawn by `mudit data emoji`. Noto Emoji's font is licensed under the SIL Open
-Font License 1.1 (https://openfontlicense.org); another font has a licence of its own. Names:
-Unicode CLDR's, by the Python package emoji (BSD).
+Emoji of {font} (SHA-256 {digest}), drawn by `mudit data emoji`.
+Noto Emoji's font is licensed under the SIL Open Font License 1.1 (https://openfontlicense.org);
+another font has a licence of its own. Names: Unicode CLDR's, by the Python package emoji (BSD).
+Size: {size}x{size} pixels.
 """
 
 
@@ -46,7 +55,7 @@ class Emoji(NamedTuple):
         text: Its characters.
         name: CLDR's short name, e.g. `red apple`.
         keywords: Other words for it.
-        group: The same for all skin tones and genders of one emoji.
+        group: The same for all skin tones, genders and directions of one emoji.
     """
 
     text: str
@@ -135,23 +144,18 @@ def draw_emoji(
     Raises:
         DataError: There is no such font, or it draws nothing.
         EnvironmentFailure: The package `emoji` is not installed.
-        UsageError: The size is below 8, or the folder has pictures of another size.
+        UsageError: The size is below 8, or the folder holds other pictures.
     """
     if size < 8:
-        raise UsageError(f"--size is {size}, expected pixels, at least 8.")
+        raise UsageError(f"--size is {size}; expected pixels, at least 8.")
     path = find_font(font)
     face = _face(path)
-    note = folder / "LICENCE.txt"
-    stamp = f"{_LICENCE.format(font=path.name)}Size: {size}x{size} pixels.\n"
-    if note.exists() and note.read_text(encoding="utf-8") != stamp:
-        raise UsageError(
-            f"{folder} holds pictures of another size or font. Choose another folder with --out, "
-            "or delete it."
-        )
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    note.write_text(stamp, encoding="utf-8")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    _claim(folder, _LICENCE.format(font=path.name, digest=digest, size=size))
     missing = _drawn(face, "\U0010ffff")  # no font has it: the box that stands for nothing
-    rows, skipped = [], 0
+    rows: list[Emoji] = []
+    pictures: list[bytes] = []
+    skipped = 0
     for one in known_emoji():
         target = folder / one.file
         if not target.exists():
@@ -163,22 +167,60 @@ def draw_emoji(
             _framed(picture, size).save(aside, format="PNG")
             aside.replace(target)
         rows.append(one)
+        pictures.append(hashlib.sha256(target.read_bytes()).digest())
         on_progress(len(rows))
     if not rows:
-        raise DataError(f"the font {path} draws no emoji in colour. Choose another with --font.")
-    aside = folder / f".{LIST}"
+        raise DataError(
+            f"the font {path} draws no emoji in colour; expected one such as Noto Color Emoji. "
+            "Choose another with --font."
+        )
+    _write_list(folder / LIST, rows, _joined([one.group for one in rows], pictures))
+    return Drawn(len(rows), skipped)
+
+
+def _claim(folder: Path, note: str) -> None:
+    """Refuse a folder of other pictures; write what these are."""
+    place = folder / "LICENCE.txt"
+    found = place.read_text(encoding="utf-8") if place.exists() else None
+    if found == note:
+        return
+    if found is not None or (folder / LIST).exists():
+        raise UsageError(
+            f"the folder {folder} holds other pictures, or ones of another size or font; expected "
+            "a new folder, or the one of the same command. Choose another with --out, or delete it."
+        )
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    place.write_text(note, encoding="utf-8")
+
+
+def _write_list(path: Path, rows: list[Emoji], groups: list[str]) -> None:
+    aside = path.with_name(f".{path.name}")
     with aside.open("w", encoding="utf-8") as file:
-        for one in rows:
+        for one, group in zip(rows, groups, strict=True):
             row = {
                 "file": one.file,
                 "caption": one.caption,
                 "name": one.name,
                 "keywords": one.keywords,
-                "group": one.group,
+                "group": group,
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    aside.replace(folder / LIST)
-    return Drawn(len(rows), skipped)
+    aside.replace(path)
+
+
+def _joined(groups: list[str], pictures: list[bytes]) -> list[str]:
+    """`groups` with those made one that have a picture in common: Norway's flag is Svalbard's."""
+    leader = {group: group for group in groups}
+
+    def find(group: str) -> str:
+        while leader[group] != group:
+            group = leader[group]
+        return group
+
+    first: dict[bytes, str] = {}
+    for group, picture in zip(groups, pictures, strict=True):
+        leader[find(group)] = find(first.setdefault(picture, group))
+    return [find(group) for group in groups]
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -188,21 +230,21 @@ def _words(name: str) -> str:
     return name.strip(":").replace("_", " ").replace("’", "'")
 
 
-def _keywords(text: str, name: str, aliases: Iterator[str]) -> tuple[str, ...]:
-    """Aliases, and the first character's own name, where they say something new."""
-    own = unicodedata.name(text[0], "").lower()
+def _keywords(text: str, name: str, aliases: Iterable[str]) -> tuple[str, ...]:
+    """Aliases, and a single character's own name, where they say something new."""
     found = [_words(alias).lower() for alias in aliases]
-    if own and not own.startswith(("regional indicator", "emoji modifier")):
-        found.append(re.sub(r"^(keycap )?(black|white) ", "", own))
-    said = {name.lower(), ""}
-    return tuple(word for word in found if not (word in said or said.add(word)))  # type: ignore[func-returns-value]
+    plain = [letter for letter in text if letter != _VS16 and ord(letter) not in _SKIN_TONES]
+    if len(plain) == 1:
+        own = unicodedata.name(plain[0], "").lower()
+        found.append(re.sub(r"^(black|white) ", "", own))
+    return tuple(word for word in dict.fromkeys(found) if word and word != name.lower())
 
 
 def _group(text: str) -> str:
     letters = [letter for letter in text if ord(letter) not in _SKIN_TONES and letter != _VS16]
-    plain = "".join(_PEOPLE.get(letter, letter) for letter in letters)
-    for gender in _GENDERS:
-        plain = plain.removesuffix(_ZWJ + gender)
+    plain = "".join(_NEUTRAL.get(letter, letter) for letter in letters)
+    for sign in _GENDERS_AND_DIRECTIONS:
+        plain = plain.replace(_ZWJ + sign, "")
     return plain
 
 
@@ -223,25 +265,26 @@ def _face(path: Path) -> ImageFont.FreeTypeFont:
 
 
 def _drawn(face: ImageFont.FreeTypeFont, text: str) -> Image.Image | None:
-    """The picture, cut to its edges; None if nothing is drawn, or more than one glyph."""
-    left, _, right, _ = face.getbbox(text)
+    """The glyph in its cell; None if nothing is drawn, or more than one glyph."""
+    left, top, right, bottom = face.getbbox(text)
     if right - left > 1.5 * face.getbbox("\U0001f600")[2]:
         return None  # a sequence that the font has no picture for
     canvas = Image.new("RGBA", (_CANVAS, _CANVAS), (255, 255, 255, 0))
-    draw = ImageDraw.Draw(canvas)
-    draw.text((_STRIKE, _STRIKE), text, font=face, embedded_color=True)
-    box = canvas.getchannel("A").getbbox()
-    return None if box is None else canvas.crop(box)
+    # The middle of the glyph's box comes to the middle.
+    place = ((_CANVAS - left - right) / 2, (_CANVAS - top - bottom) / 2)
+    ImageDraw.Draw(canvas).text(place, text, font=face, embedded_color=True)
+    if canvas.getchannel("A").getbbox() is None:
+        return None
+    margin = (_CANVAS - _CELL) // 2
+    return canvas.crop((margin, margin, margin + _CELL, margin + _CELL))
 
 
 def _same(one: Image.Image, other: Image.Image) -> bool:
-    return one.size == other.size and one.tobytes() == other.tobytes()
+    return one.tobytes() == other.tobytes()
 
 
-def _framed(picture: Image.Image, size: int) -> Image.Image:
-    """Centred on a white square with a margin of one part in sixteen, and scaled."""
-    side = round(max(picture.size) * 8 / 7)
-    square = Image.new("RGBA", (side, side), "white")
-    place = ((side - picture.width) // 2, (side - picture.height) // 2)
-    square.alpha_composite(picture, place)
-    return square.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+def _framed(cell: Image.Image, size: int) -> Image.Image:
+    """On white and scaled. Cells are not cut to their glyphs: a small square has to look small."""
+    white = Image.new("RGBA", cell.size, "white")
+    white.alpha_composite(cell)
+    return white.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +15,9 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from mudit.data.dataset import Flips, Indices, Splits, check_batch, mirrored, to_unit
-from mudit.errors import DataError, UsageError
-
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-
-# One file in so many is held out, by the hash of its path.
-_HELD_OUT_EVERY = 20
-_MAX_THREADS = 8
-# What Pillow raises on damaged files (found by flipping and cutting bytes); OSError is most of it.
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+from mudit.data.dataset import Flips, Indices, Splits, check_batch
+from mudit.data.images import EXTENSIONS, HELD_OUT_EVERY, checked_size, decoded, read_image
+from mudit.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,17 +72,11 @@ class FolderDataset:
     ) -> tuple[Float[Tensor, "batch 3 size size"], Int[Tensor, " batch"]]:
         """Images and labels, decoded in threads; see `ImageDataset.batch`."""
         check_batch(indices, flips, self.num_samples)
-        threads = min(_MAX_THREADS, os.cpu_count() or 1)
-        # map keeps the order; Pillow decodes without the interpreter's lock.
-        with ThreadPoolExecutor(threads) as pool:
-            decoded = list(pool.map(self._pixels, indices.tolist()))
-        pixels = np.empty((len(decoded), 3, self.size, self.size), dtype=np.uint8)
-        for place, image in zip(pixels, decoded):
-            place[:] = image.transpose(2, 0, 1)
-        return mirrored(to_unit(pixels), flips), torch.from_numpy(self.labels[indices])
+        images = decoded(self._image, indices, flips, size=self.size)
+        return images, torch.from_numpy(self.labels[indices])
 
-    def _pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        return np.asarray(centre_crop(read_image(self.root / self.files[index]), self.size))
+    def _image(self, index: int) -> Image.Image:
+        return read_image(self.root / self.files[index])
 
 
 def open_folder(folder: str, *, size: int | None, flip: bool = True) -> Splits:
@@ -116,12 +95,7 @@ def open_folder(folder: str, *, size: int | None, flip: bool = True) -> Splits:
         UsageError: `size` is missing or below 1.
         DataError: The folder, its subfolders or their images are missing.
     """
-    if size is None or size < 1:
-        got = "no size was given" if size is None else f"size is {size}"
-        raise UsageError(
-            f"folder:{folder} needs the side to which images are scaled and cropped, but {got}; "
-            "expected pixels, at least 1, e.g. size=32 (data.size in a config)."
-        )
+    side = checked_size(f"folder:{folder}", size)
     root = Path(folder).expanduser()
     class_names = _class_names(root)
     rows = [row for label, name in enumerate(class_names) for row in _files(root, name, label)]
@@ -140,61 +114,12 @@ def open_folder(folder: str, *, size: int | None, flip: bool = True) -> Splits:
             files=tuple(file for file, _, _ in chosen),
             labels=np.array([label for _, label, _ in chosen], dtype=np.int64),
             class_names=class_names,
-            size=size,
+            size=side,
             flip=flip,
             fingerprint=_listing_hash((file, length) for file, _, length in chosen),
         )
 
     return Splits(train=part(False, flip), validation=part(True, False))
-
-
-def read_image(source: Path | BinaryIO, *, name: str = "") -> Image.Image:
-    """The image as RGB; transparency and EXIF orientation are ignored, as in [ADM] code.
-
-    Args:
-        source: A file, or its contents.
-        name: What to call it in errors; empty: the file.
-
-    Raises:
-        DataError: The file cannot be read or decoded, is too large, or has more than 8 bits.
-    """
-    name = name or str(source)
-    try:
-        with Image.open(source) as file:
-            file.load()
-            image: Image.Image = file
-            if image.mode.startswith(("I", "F")):
-                # convert("RGB") would cut all values above 255 without a word.
-                raise DataError(
-                    f"the image {name} has pixels of mode {image.mode} (more than 8 bits); "
-                    "expected 8 bits per channel. Convert it to 8 bits."
-                )
-            if image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")  # same colours, without Pillow's warning
-            return image.convert("RGB")
-    except DataError:
-        raise
-    except _UNREADABLE as error:
-        raise DataError(
-            f"cannot read the image {name} ({type(error).__name__}: {error}); expected a complete "
-            f"image file ({' '.join(EXTENSIONS)}). Replace or remove it."
-        ) from error
-
-
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """`image` scaled until its shorter side is `size`, and the middle of that, `size` x `size`.
-
-    Halved with a box filter while the shorter side is at least twice `size`, then bicubic.
-    Source: [ADM] code `center_crop_arr` (guided_diffusion/image_datasets.py), used by [DiT] code.
-    """
-    while min(image.size) >= 2 * size:
-        width, height = image.size
-        image = image.resize((width // 2, height // 2), resample=Image.Resampling.BOX)
-    scale = size / min(image.size)
-    width, height = (round(side * scale) for side in image.size)
-    image = image.resize((width, height), resample=Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
@@ -251,7 +176,7 @@ def _length(entry: os.DirEntry[str]) -> int:
 
 def _held_out(files: list[str]) -> list[bool]:
     hashes = [hashlib.sha256(os.fsencode(file)).digest() for file in files]
-    chosen = [int.from_bytes(digest) % _HELD_OUT_EVERY == 0 for digest in hashes]
+    chosen = [int.from_bytes(digest) % HELD_OUT_EVERY == 0 for digest in hashes]
     if any(chosen) and not all(chosen):
         return chosen
     return [digest == min(hashes) for digest in hashes]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from mudit.data.captions import open_captions, open_shards
+from mudit.data.captions import open_captions
 from mudit.data.dataset import Splits
 from mudit.data.digits import open_digits
 from mudit.data.folder import open_folder
 from mudit.data.hub import open_table
 from mudit.data.idx import open_idx
+from mudit.data.shards import open_shards
 from mudit.errors import UsageError
 
 _FORMS = (

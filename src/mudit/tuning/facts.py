@@ -25,6 +25,7 @@ def data_facts(splits: Splits) -> DataFacts:
             "training": train.num_samples,
             "held out": splits.validation.num_samples,
             **({"different captions": train.num_classes} if train.captioned else {}),
+            **({"malformed, left out": splits.skipped.count} if splits.skipped.count else {}),
         },
         image_shape=(train.size, train.size, train.channels),
     )

@@ -151,6 +151,8 @@ def transfer(
     folder = Path(config.folder)
     splits = open_splits(config.data)
     config = resolved(config, splits)
+    if splits.skipped.count:
+        listener.notice(str(splits.skipped))
     # What can be refused is refused before the search.
     resolve_device(_device_here(config))
     for parametrization in ("mup", "sp") if config.control == "sp" else ("mup",):
@@ -193,6 +195,8 @@ def train_target(config: StudyConfig, *, listener: Listener | None = None) -> Tr
     folder = Path(config.folder)
     splits = open_splits(config.data)
     config = resolved(config, splits)
+    if splits.skipped.count:
+        listener.notice(str(splits.skipped))
     run = target_run_config(config, splits, config.hps, config.parametrization.parametrization)
     make_plan(run)
     refuse_foreign(folder)

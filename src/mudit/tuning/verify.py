@@ -368,6 +368,8 @@ def run_grid(config: VerifyConfig, *, listener: Listener | None = None) -> Recor
     folder = Path(config.folder)
     splits = open_splits(config.data)
     config = resolved(config, splits)
+    if splits.skipped.count:
+        listener.notice(str(splits.skipped))
     _refuse(config, splits)
     refuse_foreign(folder)
     with open_cluster(config.cluster()), stop_on_interrupt() as should_stop:

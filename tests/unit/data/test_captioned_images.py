@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -18,7 +20,16 @@ from mudit.data.captioned import Row, captioned_splits
 from mudit.data.strings import Strings
 from mudit.errors import DataError, EnvironmentFailure, UsageError
 
+OPTIONS = {"spec": "x", "name": "x", "root": Path(), "size": 8, "flip": False, "most_skipped": 0}
 COLOURS = ("red", "lime", "blue", "white", "black", "yellow")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """An empty cache folder for each test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MUDIT_CACHE", str(folder))
+    return folder
 
 
 def picture(colour: str, mode: str = "RGB", size: int = 12) -> Image.Image:
@@ -83,14 +94,14 @@ def test_groups_stay_on_one_side(tmp_path) -> None:
         Row(f"{number}.png", "", 0, 1, f"caption {number}", f"group {number % 40}")
         for number in range(400)
     ]
-    splits = captioned_splits(rows, name="x", root=tmp_path, size=8, flip=False, most_skipped=0)
+    splits = captioned_splits(rows, **OPTIONS)
     sides = [
         {int(f.split(".")[0]) % 40 for f in part.files}
         for part in (splits.train, splits.validation)
     ]
     assert not sides[0] & sides[1]
     assert 1 <= len(sides[1]) <= 6, "40 groups, one in twenty: more is 1 in 500"
-    more = captioned_splits(rows[:200], name="x", root=tmp_path, size=8, flip=False, most_skipped=0)
+    more = captioned_splits(rows[:200], **OPTIONS)
     assert set(more.validation.files) <= set(splits.validation.files), "none changes sides"
 
 
@@ -101,10 +112,10 @@ def test_groups_stay_on_one_side(tmp_path) -> None:
         ('{"file": "red0.png", "caption": "  "}', ["no caption"]),
         ('{"file": "red0.png", "caption": 3}', ["no caption"]),
         ('{"caption": "a"}', ["no file"]),
-        ('{"file": "none.png", "caption": "a"}', ["none.png does not exist"]),
+        ('{"file": "none.png", "caption": "a"}', ["none.png", "No such file"]),
         ('{"file": "../secret.png", "caption": "a"}', ["../secret.png lies outside"]),
         ('{"file": "/etc/hostname.png", "caption": "a"}', ["lies outside"]),
-        ('{"file": "link.png", "caption": "a"}', ["link.png lies outside"]),
+        ('{"file": "link.png", "caption": "a"}', ["link.png is a link", "outside"]),
         ('{"file": "captions.jsonl", "caption": "a"}', ["is no image"]),
         ('{"file": "red0.png", "caption"', ["no JSON"]),
         ("[1]", ["no JSON object"]),
@@ -115,10 +126,10 @@ def test_malformed_rows_are_counted_named_and_skipped(tmp_path, line, words) -> 
     folder = write_folder(tmp_path / "set", (line,))
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     splits = open_dataset(f"captions:{folder}", size=8, most_skipped=0.05)
-    assert splits.train.skipped.count == 1
-    assert all(word in splits.train.skipped.examples[0] for word in words)
+    assert splits.skipped.count == 1
+    assert all(word in splits.skipped.examples[0] for word in words)
     assert seen(splits) == EXPECTED
-    with pytest.raises(DataError, match=r"1 of 25 rows of set.*share 0\.01.*line 25"):
+    with pytest.raises(DataError, match=r"1 of the 25 rows of captions:.*share 0\.01.*line 25"):
         open_dataset(f"captions:{folder}", size=8)
 
 
@@ -134,7 +145,7 @@ def test_captions_without_any_are_refused(tmp_path) -> None:
         open_dataset(f"captions:{folder}/none", size=8)
     (folder / "a.png").write_bytes(encoded(picture("red")))
     (folder / "captions.jsonl").write_text('{"file": "a.png", "caption": "one"}\n')
-    with pytest.raises(DataError, match="1 different caption"):
+    with pytest.raises(DataError, match="have one caption"):
         open_dataset(f"captions:{folder}", size=8)
     with pytest.raises(UsageError, match="no size was given"):
         open_dataset(f"captions:{folder}")
@@ -169,6 +180,129 @@ def test_the_fingerprint_changes_with_names_lengths_and_captions(tmp_path) -> No
     )
     third = open_dataset(f"captions:{folder}", size=8).fingerprint
     assert len({first, second, third}) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"file": "pipe.png", "caption": "a"}', "no plain file"),
+        ('{"file": "inner.png", "caption": "a"}', "no plain file"),
+        ('{"file": "empty.png", "caption": "a"}', "empty.png is empty"),
+        ('{"file": "away/red.png", "caption": "a"}', "lies outside"),
+        ('{"file": "\\ud800.png", "caption": "a"}', "cannot be found"),
+        ('{"file": "a\\u0000.png", "caption": "a"}', "cannot be found"),
+        ('{"file": "red0.png", "caption": "\\ud800"}', "not Unicode"),
+        ('{"file": "' + 5000 * "a" + '.png", "caption": "a"}', "aaa..."),
+        ('{"file": "a\\n\\u001b[2J.png", "caption": "a"}', "cannot be found"),
+        ('{"file": ["red0.png"], "caption": {}}', "no caption (looked for caption, text"),
+        ("[" * 200_000, "no JSON"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_rows_that_would_break_a_reader_are_malformed(tmp_path, line, words) -> None:
+    folder = write_folder(tmp_path / "set", (line,))
+    os.mkfifo(folder / "pipe.png")  # reading it would never end
+    (folder / "inner.png").mkdir()
+    (folder / "empty.png").touch()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "red.png").write_bytes(encoded(picture("red")))
+    (folder / "away").symlink_to(tmp_path / "outside")
+    splits = open_dataset(f"captions:{folder}", size=8, most_skipped=0.05)
+    (text,) = splits.skipped.examples
+    assert words in text
+    assert text.isprintable()
+    assert len(text) < 400
+    assert seen(splits) == EXPECTED
+
+
+def test_links_within_the_folder_are_followed(tmp_path) -> None:
+    line = '{"file": "sub/link.png", "caption": "linked"}'
+    folder = write_folder(tmp_path / "set", (line,))
+    (folder / "sub").mkdir()
+    (folder / "sub" / "link.png").symlink_to("../blue0.png")
+    assert seen(open_dataset(f"captions:{folder}", size=8))["linked"] == (0, 0, 255)
+
+
+def test_a_csv_may_have_quotes_and_line_ends_and_names_its_bad_rows(tmp_path) -> None:
+    folder = write_folder(tmp_path / "set")
+    (folder / "captions.jsonl").unlink()
+    rows = [f'{colour}0.png,"a ""{colour}"",\nsquare",1' for colour in COLOURS]
+    bad = ["red0.png", 'red1.png,"' + 200_000 * "x" + '",', "none.png,a,b"]
+    (folder / "captions.csv").write_text("\n".join(["file,caption,width", *rows, *bad, ""]))
+    splits = open_dataset(f"captions:{folder}", size=8, most_skipped=0.5)
+    assert seen(splits) == {
+        f'a "{colour}",\nsquare': picture(colour).getpixel((0, 0)) for colour in COLOURS
+    }
+    assert splits.skipped.count == 3
+    told = " ".join(splits.skipped.examples)
+    assert all(words in told for words in ("line 14: no caption", "line 15: no CSV", "line 16: "))
+
+
+@pytest.mark.parametrize("header", ["", "file,label", "caption", "file;caption", "\x00"])
+def test_a_csv_without_captions_is_refused_at_once(tmp_path, header) -> None:
+    folder = write_folder(tmp_path / "set")
+    (folder / "captions.jsonl").unlink()
+    (folder / "captions.csv").write_text(f"{header}\nred0.png,a\n")
+    with pytest.raises(DataError, match=r"first line of .*captions\.csv.*one of caption, text"):
+        open_dataset(f"captions:{folder}", size=8)
+
+
+def test_two_lists_are_refused(tmp_path) -> None:
+    folder = write_folder(tmp_path / "set")
+    (folder / "metadata.csv").write_text("file_name,text\n")
+    with pytest.raises(DataError, match=r"captions\.jsonl and metadata\.csv; expected one"):
+        open_dataset(f"captions:{folder}", size=8)
+
+
+def test_a_list_without_permission_is_named(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "set"
+    (folder / "captions.jsonl").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"cannot read .*captions\.jsonl"):
+        open_dataset(f"captions:{folder}", size=8)
+
+
+def test_neither_captions_nor_groups_straddle(tmp_path) -> None:
+    """Captions join groups and groups join captions, in chains, too."""
+    rng = np.random.default_rng(0)
+    rows = [
+        Row(f"{n}.png", "", 0, 1, f"caption {rng.integers(300)}", f"group {rng.integers(400)}")
+        for n in range(300)
+    ]
+    rows += [Row(f"x{n}.png", "", 0, 1, f"lone {n}") for n in range(200)]
+    splits = captioned_splits(rows, **OPTIONS)
+    by_file = {row.file: row for row in rows}
+    for attribute in ("caption", "group"):
+        train, held_out = (
+            {getattr(by_file[file], attribute) for file in part.files} - {""}
+            for part in (splits.train, splits.validation)
+        )
+        assert not train & held_out, attribute
+    # The split by captions alone would have done what this test is against.
+    alone = captioned_splits([row._replace(group="") for row in rows], **OPTIONS)
+    sides = [{by_file[f].group for f in p.files} - {""} for p in (alone.train, alone.validation)]
+    assert sides[0] & sides[1]
+
+
+def test_about_a_twentieth_of_the_captions_is_held_out_and_stays_so() -> None:
+    rows = [Row(f"{n}.png", "", 0, 1, f"caption {n}") for n in range(2000)]
+    splits = captioned_splits(rows, **OPTIONS)
+    by_hand = {
+        row.file
+        for row in rows
+        if int(hashlib.sha256(row.caption.encode()).hexdigest(), 16) % 20 == 0
+    }
+    assert set(splits.validation.files) == by_hand
+    assert 60 < len(by_hand) < 140  # Binomial(2000, 1/20): 100, sigma 9.7
+    fewer = captioned_splits(rows[::3], **OPTIONS)
+    assert set(fewer.validation.files) <= by_hand
+
+
+@pytest.mark.parametrize("count", range(2, 9))
+def test_few_captions_still_have_two_splits(count) -> None:
+    rows = [Row(f"{n}.png", "", 0, 1, f"{n}") for n in range(count)]
+    splits = captioned_splits(rows, **OPTIONS)
+    assert splits.train.num_samples >= 1
+    assert splits.validation.num_samples >= 1
 
 
 # --- tar files ------------------------------------------------------------------------------------
@@ -228,8 +362,8 @@ def test_a_tar_member_never_leaves_its_folder(tmp_path) -> None:
     before = sorted(tmp_path.rglob("*"))
     splits = open_dataset(f"captions:{path}", size=8, most_skipped=0.6)
     assert seen(splits) == EXPECTED
-    assert splits.train.skipped.count == 5
-    assert any("leaves its folder" in text for text in splits.train.skipped.examples)
+    assert splits.skipped.count == 5
+    assert any("leaves its folder" in text for text in splits.skipped.examples)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -246,7 +380,7 @@ def test_a_tar_member_never_leaves_its_folder(tmp_path) -> None:
 def test_a_malformed_sample_is_named(tmp_path, members, words) -> None:
     path = write_tar(tmp_path / "a.tar", samples() + members)
     splits = open_dataset(f"captions:{path}", size=8, most_skipped=0.5)
-    (text,) = splits.train.skipped.examples
+    (text,) = splits.skipped.examples
     assert "a.tar, sample x" in text
     assert words in text
 
@@ -265,7 +399,7 @@ def test_a_url_is_fetched_once_and_its_absence_is_explained(tmp_path, monkeypatc
     assert seen(open_dataset(f"shards:{path.as_uri()}", size=8)) == EXPECTED
     path.unlink()
     assert seen(open_dataset(f"shards:{path.as_uri()}", size=8)) == EXPECTED, "from the cache"
-    with pytest.raises(EnvironmentFailure, match=r"cannot be fetched.*local path"):
+    with pytest.raises(EnvironmentFailure, match=r"cannot fetch http.*local path"):
         open_dataset("shards:http://127.0.0.1:9/b.tar", size=8)
     assert not list((tmp_path / "cache").rglob(".b.tar*"))
 
@@ -287,14 +421,58 @@ def test_a_hugging_face_data_set_from_folders(tmp_path) -> None:
     (folder / "captions.jsonl").unlink()
     assert seen(open_dataset(f"hf:{folder}", size=8)) == EXPECTED
     made.remove_columns("caption").save_to_disk(tmp_path / "no captions")
-    with pytest.raises(DataError, match=r"no column of captions.*image: Image"):
+    with pytest.raises(DataError, match=r"columns image \(Image\).*one of captions"):
         open_dataset(f"hf:{tmp_path}/no captions", size=8)
+
+
+def test_rows_of_a_table_without_image_or_text_are_malformed(tmp_path) -> None:
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features({"text": datasets.Value("string"), "picture": datasets.Image()})
+    images = [*map(picture, COLOURS), None, picture("red"), picture("red")]
+    texts = [*(f"a {colour} square" for colour in COLOURS), "no image", None, " "]
+    made = datasets.Dataset.from_dict({"text": texts, "picture": images}, kinds)
+    made.save_to_disk(tmp_path / "saved")
+    splits = open_dataset(f"hf:{tmp_path}/saved", size=8, most_skipped=0.5)
+    assert seen(splits) == EXPECTED
+    assert splits.skipped.count == 3
+    assert splits.skipped.examples[0] == "row 6: no image in picture"
+    # A table that points into another: rows are those that are shown.
+    made.select([8, *range(5, -1, -1)]).save_to_disk(tmp_path / "turned")
+    turned = open_dataset(f"hf:{tmp_path}/turned", size=8, most_skipped=0.5)
+    assert seen(turned) == EXPECTED
+    assert turned.train.class_names[0] == "a yellow square"
+
+
+def test_a_table_is_the_same_wherever_it_lies_and_its_broken_image_is_named(tmp_path) -> None:
+    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("pyarrow")
+    cells = [{"bytes": encoded(picture(colour)), "path": None} for colour in COLOURS]
+    cells[2]["bytes"] = cells[2]["bytes"][:40]
+    kinds = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    made = datasets.Dataset.from_dict({"image": cells, "caption": list(COLOURS)}, kinds)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        made.to_parquet(tmp_path / name / "train.parquet")
+    one, two = (open_dataset(f"hf:{tmp_path}/{name}", size=8) for name in ("one", "two"))
+    assert one.fingerprint == two.fingerprint
+    with pytest.raises(DataError, match="one, row 2"):
+        seen(one)
+
+
+def test_a_folder_that_is_no_table_is_named(tmp_path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.parquet").write_bytes(b"no parquet")
+    with pytest.raises(DataError, match=r"the folder .*set cannot be read as a data set"):
+        open_dataset(f"hf:{tmp_path}/set", size=8)
 
 
 def test_a_hub_that_does_not_answer_is_explained(monkeypatch) -> None:
     pytest.importorskip("datasets")
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(EnvironmentFailure, match=r"nobody/nothing.*save_to_disk.*hf:data/NAME"):
+    with pytest.raises(
+        EnvironmentFailure, match=r"nobody/nothing.*save_to_disk\('nothing'\).*hf:nothing"
+    ):
         open_dataset("hf:nobody/nothing", size=8)
 
 
@@ -311,11 +489,11 @@ def test_strings_are_a_sequence() -> None:
         strings[6]
 
 
-def test_a_hundred_thousand_rows_take_little_memory(tmp_path) -> None:
-    count = 100_000
+def test_many_rows_take_little_memory(tmp_path) -> None:
+    count = 20_000
     rows = (Row(f"images/{n:08}.jpg", "", 0, 1000, f"a picture of thing {n}") for n in range(count))
     tracemalloc.start()
-    splits = captioned_splits(rows, name="x", root=tmp_path, size=8, flip=False, most_skipped=0)
+    splits = captioned_splits(rows, **OPTIONS)
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert splits.train.num_classes == count

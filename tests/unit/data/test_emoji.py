@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import unicodedata
 
@@ -43,13 +44,32 @@ def test_names_are_unicodes() -> None:
 
 def test_variants_of_an_emoji_are_one_group() -> None:
     by_text = {one.text: one for one in known_emoji()}
-    waving = [by_text[text].group for text in ("👋", "👋🏻", "👋🏿")]
-    assert len(set(waving)) == 1
-    scientists = [by_text[text].group for text in ("🧑‍🔬", "👩‍🔬", "👨🏽‍🔬")]
-    assert len(set(scientists)) == 1
-    runners = [by_text[text].group for text in ("🏃", "🏃‍♀️", "🏃🏾‍♂️")]
-    assert len(set(runners)) == 1
-    assert len({*waving, *scientists, *runners, by_text["🍎"].group, by_text["🍏"].group}) == 5
+    variants = [
+        ("👋", "👋🏻", "👋🏿"),
+        ("🧑‍🔬", "👩‍🔬", "👨🏽‍🔬"),
+        ("🏃", "🏃‍♀️", "🏃🏾‍♂️", "🏃‍➡️", "🏃🏿‍♀️‍➡️"),
+        ("🧒", "👦", "👧🏽"),
+        ("🧓", "👴", "👵🏼"),
+        ("🫅", "🤴", "👸🏿"),
+        ("🧑‍🎄", "🎅", "🤶🏻"),
+        ("👫", "👬🏽", "👭", "🧑‍🤝‍🧑", "👩🏻‍🤝‍👨🏿"),
+        ("💏", "👩‍❤️‍💋‍👨", "👨🏻‍❤️‍💋‍👨🏿"),
+        ("💑", "👩‍❤️‍👩", "🧑🏻‍❤️‍🧑🏿"),
+        ("🫄", "🤰", "🫃🏽"),
+    ]
+    groups = [{by_text[text].group for text in texts} for texts in variants]
+    assert all(len(group) == 1 for group in groups), groups
+    others = {by_text["🍎"].group, by_text["🍏"].group, by_text["🇩🇪"].group, by_text["🇦🇹"].group}
+    assert len(set.union(*groups, others)) == len(variants) + 4
+
+
+def test_keywords_say_something_new() -> None:
+    by_text = {one.text: one for one in known_emoji()}
+    assert by_text["🧑‍🌾"].keywords == (), "the first character of a sequence says nothing"
+    for one in by_text.values():
+        assert len({one.name.lower(), *one.keywords}) == 1 + len(one.keywords)
+        assert "_" not in one.caption
+        assert one.caption == one.caption.strip()
 
 
 @needs_font
@@ -59,9 +79,9 @@ def test_every_emoji_is_drawn_in_colour_on_white(drawn) -> None:
     listed = rows(folder)
     assert found.pictures == len(listed) == len(list((folder / "images").iterdir()))
     assert found.pictures > 1000
-    assert "OFL" in (folder / "LICENCE.txt").read_text() or "Open Font" in (
-        folder / "LICENCE.txt"
-    ).read_text().replace("\n", " ")
+    note = (folder / "LICENCE.txt").read_text(encoding="utf-8")
+    assert "SIL Open Font License 1.1" in note
+    assert hashlib.sha256(FONT.read_bytes()).hexdigest() in note
     blank = 0
     for row in listed.values():
         with Image.open(folder / row["file"]) as image:
@@ -74,13 +94,60 @@ def test_every_emoji_is_drawn_in_colour_on_white(drawn) -> None:
     assert (apple[14, 12, 0] - apple[14, 12, 1:] > 60).all(), "red in its middle"
 
 
+def ink(folder, row) -> int:
+    """Pixels that are not white."""
+    with Image.open(folder / row["file"]) as image:
+        return int((np.asarray(image).min(axis=2) < 200).sum())
+
+
+@needs_font
+@pytest.mark.slow
+def test_what_is_called_small_is_small(drawn) -> None:
+    folder, _ = drawn
+    listed = rows(folder)
+    sizes = [
+        ink(folder, listed[f"black {size} square"])
+        for size in ("small", "medium-small", "medium", "large")
+    ]
+    assert sizes == sorted(sizes)
+    assert 4 * sizes[0] < sizes[3]
+
+
+@needs_font
+@pytest.mark.slow
+def test_equal_pictures_are_on_one_side(drawn) -> None:
+    # Norway's flag is also Bouvet Island's and Svalbard's.
+    folder, _ = drawn
+    groups: dict[bytes, set[str]] = {}
+    for row in rows(folder).values():
+        groups.setdefault((folder / row["file"]).read_bytes(), set()).add(row["group"])
+    assert all(len(found) == 1 for found in groups.values())
+    assert len(groups) < len(rows(folder)), "there are some"
+
+
+@needs_font
+@pytest.mark.slow
+def test_a_drawing_is_the_fonts_own_bitmap(drawn) -> None:
+    # 136x128 pixels in a white cell of 144x144; shrunk to one pixel it keeps its mean colour.
+    from PIL import ImageDraw, ImageFont
+
+    face = ImageFont.truetype(str(FONT), 109)
+    canvas = Image.new("RGB", (400, 400), "white")
+    ImageDraw.Draw(canvas).text((100, 100), "🍎", font=face, embedded_color=True)
+    missing = (255 - np.asarray(canvas).astype(float)).sum(axis=(0, 1)) / 144**2
+    folder, _ = drawn
+    with Image.open(folder / rows(folder)["red apple"]["file"]) as image:
+        found = (255 - np.asarray(image).astype(float)).mean(axis=(0, 1))
+    np.testing.assert_allclose(found, missing, atol=1.5)  # rounding, ringing that is cut at white
+
+
 @needs_font
 @pytest.mark.slow
 def test_the_set_is_split_by_name_and_read_as_captions(drawn) -> None:
     folder, found = drawn
     splits = open_dataset(f"captions:{folder}", size=16)
     assert splits.train.num_samples + splits.validation.num_samples == found.pictures
-    assert splits.train.skipped.count == 0
+    assert splits.skipped.count == 0
     groups = {row["caption"]: row["group"] for row in rows(folder).values()}
     sides = [
         {groups[part.class_names[label]] for label in set(part.labels.tolist())}
@@ -102,7 +169,7 @@ def test_again_it_draws_nothing_and_mends_what_is_missing(drawn) -> None:
     assert gone.read_bytes() == content
     assert (folder / "captions.jsonl").read_bytes() == listing
     assert all(path.stat().st_mtime_ns == files[path] for path in files if path != gone)
-    with pytest.raises(UsageError, match="another size or font"):
+    with pytest.raises(UsageError, match="of another size or font"):
         draw_emoji(folder, size=32)
 
 
@@ -114,3 +181,11 @@ def test_what_cannot_be_drawn_is_refused(tmp_path) -> None:
         draw_emoji(tmp_path, size=24, font=str(tmp_path / "no.ttf"))
     with pytest.raises(UsageError, match="--size is 4"):
         draw_emoji(tmp_path, size=4)
+
+
+@needs_font
+def test_a_list_of_somebody_elses_is_not_overwritten(tmp_path) -> None:
+    (tmp_path / "captions.jsonl").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds other pictures.*--out"):
+        draw_emoji(tmp_path, size=24)
+    assert (tmp_path / "captions.jsonl").read_text() == "mine"

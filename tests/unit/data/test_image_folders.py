@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from mudit.data import centre_crop, open_dataset
-from mudit.data.folder import read_image
+from mudit.data.images import read_image
 from mudit.errors import DataError, UsageError
 
 RNG = np.random.default_rng(0)

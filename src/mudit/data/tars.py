@@ -1,0 +1,256 @@
+"""Rows from tar files whose images stand beside their texts: WebDataset's and SA-1B's layouts.
+
+A tar file is read from end to end once; what was found is kept in the cache folder, since each
+process of a study opens the data anew. Nothing is ever extracted, so no member can write anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from mudit.data.captioned import Malformed, Row
+from mudit.data.images import EXTENSIONS
+from mudit.errors import DataError
+
+CAPTION_KEYS = ("caption", "text")
+
+_TEXTS = (".txt", ".caption", ".json")  # the first that has a caption counts
+_LONGEST = 1 << 24  # bytes of a text; SA-1B's with all masks have some 100,000
+_VERSION = 1  # of the kept index
+
+
+class _Member(NamedTuple):
+    """A file in a tar file.
+
+    Attributes:
+        name: With folders.
+        offset: Where its bytes begin.
+        length: How many there are.
+        caption: A text's; empty: none.
+        why: What is wrong with a text.
+    """
+
+    name: str
+    offset: int
+    length: int
+    caption: str = ""
+    why: str = ""
+
+
+# What belongs to one sample: its members by their endings.
+_Parts = dict[str, _Member]
+
+
+def cache_folder() -> Path:
+    """What is fetched or worked out once: MUDIT_CACHE, else ~/.cache/mudit."""
+    return Path(os.environ.get("MUDIT_CACHE") or Path.home() / ".cache" / "mudit")
+
+
+def after_first_dot(name: str) -> tuple[str, str]:
+    """WebDataset's reading of a name: `a.seg.png` is `.seg.png` of the sample `a`."""
+    stem, dot, ending = name.partition(".")
+    return stem, dot + ending
+
+
+def after_last_dot(name: str) -> tuple[str, str]:
+    """A file system's reading of a name: `a.seg.png` is `.png` of the sample `a.seg`."""
+    pure = PurePosixPath(name)
+    return pure.stem, pure.suffix
+
+
+def tar_rows(
+    root: Path, files: list[str], split_name: Callable[[str], tuple[str, str]]
+) -> Iterator[Row | Malformed]:
+    """The samples of tar files, in the order of the files and their members.
+
+    Names that start with a dot or two underscores are passed over, as are endings that are neither
+    an image's nor a text's.
+
+    Args:
+        root: What the files are relative to.
+        files: Uncompressed tar files.
+        split_name: From a member's name to its sample's name and its ending.
+
+    Raises:
+        DataError: One is missing, damaged or compressed.
+    """
+    for file in files:
+        path = root / file
+        try:
+            kept = _index_path(path, split_name)
+            if kept.exists():
+                yield from _kept(kept, file)
+            else:
+                yield from _keeping(kept, _samples(path, file, split_name))
+        except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"cannot read the tar file {path} ({type(error).__name__}: {error}); expected a "
+                "complete one without compression, since images are read in place. Replace it, or "
+                "unpack a compressed one with gunzip."
+            ) from error
+
+
+def caption_in(row: Mapping[str, object], keys: tuple[str, ...] = CAPTION_KEYS) -> str:
+    """The first text under one of the keys, without white space around it; empty: there is none.
+
+    Of a list of texts, as COCO's captions are, the first.
+    """
+    for key in keys:
+        value = row.get(key)
+        if isinstance(value, list) and value:
+            value = value[0]
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return ""
+
+
+# --- samples --------------------------------------------------------------------------------------
+
+
+def _samples(
+    path: Path, file: str, split_name: Callable[[str], tuple[str, str]]
+) -> Iterator[Row | Malformed]:
+    """Members of one sample usually follow each other; those that do not are joined at the end."""
+    apart: dict[str, _Parts] = {}
+    key, parts = "", _Parts()
+    for member in _members(path, file):
+        if isinstance(member, Malformed):
+            yield member
+            continue
+        pure = PurePosixPath(member.name)
+        stem, ending = split_name(pure.name)
+        name = str(pure.parent / stem)
+        if name != key:
+            yield from _whole(file, key, parts, apart)
+            key, parts = name, {}
+        parts[ending.lower()] = member
+    yield from _whole(file, key, parts, apart)
+    for key, parts in apart.items():
+        yield _sample(file, key, parts)
+
+
+def _whole(
+    file: str, key: str, parts: _Parts, apart: dict[str, _Parts]
+) -> Iterator[Row | Malformed]:
+    """The sample, if it has image and text; else it is put with those that are `apart`."""
+    if not parts:
+        return
+    if key not in apart and _first(parts, EXTENSIONS) and _first(parts, _TEXTS):
+        yield _sample(file, key, parts)
+    else:
+        apart.setdefault(key, {}).update(parts)
+
+
+def _sample(file: str, key: str, parts: _Parts) -> Row | Malformed:
+    where = f"{file}, sample {key}"
+    image = _first(parts, EXTENSIONS)
+    if image is None:
+        return Malformed(where, f"no image ({' '.join(EXTENSIONS)}) beside {' '.join(parts)}")
+    if not image.length:
+        return Malformed(where, f"the image {image.name} is empty")
+    texts = [parts[ending] for ending in _TEXTS if ending in parts]
+    caption = next((text.caption for text in texts if text.caption), None)
+    if caption is not None:
+        return Row(file, image.name, image.offset, image.length, caption)
+    wrong = "; ".join(text.why for text in texts if text.why)
+    looked = f"looked for {' '.join(_TEXTS)} with {' or '.join(CAPTION_KEYS)}"
+    return Malformed(where, wrong or f"no caption beside {image.name} ({looked})")
+
+
+def _first(parts: _Parts, endings: tuple[str, ...]) -> _Member | None:
+    return next((parts[ending] for ending in endings if ending in parts), None)
+
+
+def _members(path: Path, file: str) -> Iterator[_Member | Malformed]:
+    with path.open("rb") as content, tarfile.open(fileobj=content, mode="r:") as tar:
+        while (member := tar.next()) is not None:
+            vars(tar)["members"].clear()  # tarfile keeps them all, at 1 kB each
+            pure = PurePosixPath(member.name)
+            if member.isdir() or pure.name.startswith((".", "__")):
+                continue
+            where = f"{file}, member {member.name}"
+            if pure.is_absolute() or ".." in pure.parts:
+                yield Malformed(where, "a name that leaves its folder")
+            elif not member.isreg() or member.issparse():
+                yield Malformed(where, "no plain file (a link, a device or one with holes)")
+            elif pure.suffix.lower() in EXTENSIONS:
+                yield _Member(member.name, member.offset_data, member.size)
+            elif pure.suffix.lower() in _TEXTS:
+                yield _text(tar, member)
+        # tarfile takes a damaged header for the end.
+        content.seek(tar.offset)
+        if content.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise ValueError(f"it is damaged or breaks off at byte {tar.offset}")
+
+
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:
+    """A caption in a member; its text is not kept, since there may be much beside the caption."""
+    place = (member.name, member.offset_data, member.size)
+    if member.size > _LONGEST:
+        return _Member(*place, why=f"{member.name} has more than {_LONGEST} bytes")
+    content = tar.extractfile(member)  # opens it; writes nothing
+    assert content is not None  # a plain file
+    text = content.read()
+    try:
+        if not member.name.lower().endswith(".json"):
+            return _Member(*place, caption=text.decode().strip())
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return _Member(*place, why=f"{member.name} cannot be read ({type(error).__name__})")
+    return _Member(*place, caption=caption_in(value) if isinstance(value, dict) else "")
+
+
+# --- the kept index -------------------------------------------------------------------------------
+
+
+def _index_path(path: Path, split_name: Callable[[str], tuple[str, str]]) -> Path:
+    """A changed tar file has another index: its size or time differs."""
+    facts = path.stat()
+    key = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns} {split_name.__name__} {_VERSION}"
+    name = hashlib.sha256(os.fsencode(key)).hexdigest()[:32]
+    return cache_folder() / "indices" / f"{name}.jsonl"
+
+
+def _keeping(kept: Path, rows: Iterator[Row | Malformed]) -> Iterator[Row | Malformed]:
+    """`rows`, written aside on the way; a cache that cannot be written is done without."""
+    aside = kept.with_name(f".{kept.name}.{os.getpid()}")
+    with contextlib.ExitStack() as stack:
+        lines: IO[str] | None = None
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            stack.callback(aside.unlink, missing_ok=True)
+            lines = stack.enter_context(aside.open("w", encoding="ascii"))
+        for row in rows:
+            if lines is not None:
+                facts = row[1:5] if isinstance(row, Row) else row
+                try:
+                    lines.write(json.dumps(facts) + "\n")
+                except OSError:
+                    lines = None
+            yield row
+        if lines is not None:
+            with contextlib.suppress(OSError):
+                lines.flush()
+                aside.replace(kept)
+
+
+def _kept(kept: Path, file: str) -> Iterator[Row | Malformed]:
+    try:
+        with kept.open(encoding="ascii") as lines:
+            for line in lines:
+                facts = json.loads(line)
+                yield Row(file, *facts) if len(facts) == 4 else Malformed(*facts)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"the index {kept} of a tar file is damaged ({error}); expected what mudit wrote. "
+            "Delete it, and it is made again."
+        ) from error
