@@ -21,11 +21,13 @@ from mudit.training.randomness import generator, stream_seed
 from mudit.training.schedule import ScheduleConfig, lr_factor
 from mudit.training.trained import Trained, load_trained
 from mudit.training.trainer import (
+    end_paused,
     flops_of_step,
     make_plan,
     open_splits,
     read_trial,
     resolve_device,
+    rung_file,
     train,
 )
 from mudit.training.validation import ValidationBank
@@ -46,6 +48,7 @@ __all__ = [
     "ValidationBank",
     "check_value",
     "claim_folder",
+    "end_paused",
     "exclusive",
     "flops_of_step",
     "generator",
@@ -58,6 +61,7 @@ __all__ = [
     "read_config",
     "read_trial",
     "resolve_device",
+    "rung_file",
     "save_encoder",
     "save_text_features",
     "save_weights",

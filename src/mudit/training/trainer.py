@@ -78,6 +78,7 @@ def train(
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] | None = None,
     prune: Prune | None = None,
+    until: int | None = None,
     wait_seconds: float = 60.0,
 ) -> TrialRecord:
     """Train, or go on training, what `config` says, in `folder`.
@@ -90,11 +91,13 @@ def train(
         on_progress: Told (steps taken, last loss) now and then.
         should_stop: Asked after every step; if true, the run is saved and stops.
         prune: Asked at the config's rungs; if true, the run ends there.
+        until: One of the config's rungs, at which the run pauses; a later call goes on from there.
         wait_seconds: How long to wait for another process that is at work in the folder: the
             workers of a study that was killed are at the end of a step still.
 
     Returns:
-        How it ended; read back if it had ended before.
+        How it ended; read back if it had ended before. A paused run has status `pruned`, and is
+        recorded in `rung-STEP.json` instead of `trial.json`.
 
     Raises:
         ConfigMismatchError: The folder belongs to another config.
@@ -106,17 +109,36 @@ def train(
     with exclusive(folder, wait_seconds=wait_seconds, should_stop=should_stop):
         claim_folder(folder, config.to_json())
         finished = folder / "trial.json"
-        if not finished.exists():
+        paused = finished if until is None else rung_file(folder, until)
+        if not finished.exists() and not paused.exists():
             torch.set_num_threads(config.threads)
             run = _Run.start(config, folder)
             try:
-                end = run.loop(on_progress or (lambda step, loss: None), should_stop, prune)
+                end = run.loop(
+                    on_progress or (lambda step, loss: None), should_stop, prune, until=until
+                )
                 record = run.finish(end, key=key, role=role)
             finally:
                 run.close()
-            write_text(finished, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+            here = paused if end == _End("pruned", until or 0) else finished
+            write_text(here, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+        if not finished.exists():
+            return read_trial(paused)
         drop_checkpoints(folder)
         return read_trial(finished)
+
+
+def rung_file(folder: Path, step: int) -> Path:
+    """Where a run that pauses at a step says so."""
+    return folder / f"rung-{step:08d}.json"
+
+
+def end_paused(folder: Path, step: int) -> None:
+    """Let a run that pauses at a step end there."""
+    finished = folder / "trial.json"
+    if not finished.exists():
+        write_text(finished, rung_file(folder, step).read_text(encoding="utf-8"))
+    drop_checkpoints(folder)
 
 
 def read_trial(path: Path) -> TrialRecord:
@@ -318,6 +340,8 @@ class _Run:
         on_progress: OnProgress,
         should_stop: Callable[[], bool] | None,
         prune: Prune | None,
+        *,
+        until: int | None,
     ) -> _End:
         """Train to the end, whichever it is."""
         training, clock = self.config.training, time.perf_counter()
@@ -329,7 +353,8 @@ class _Run:
             validate = rung or (not last and _due(done, training.validation_steps))
             self._step(step, measure=measure)
             stop = should_stop is not None and should_stop()
-            save = stop or (not last and _due(done, training.checkpoint_steps))
+            pause = not last and done == until
+            save = stop or pause or (not last and _due(done, training.checkpoint_steps))
             if measure or validate or save:
                 rows, bad = self._flush(done)
                 self._time(done, len(rows), clock)
@@ -343,6 +368,8 @@ class _Run:
                     return _End("pruned", done)
             if save:
                 self._save(done)
+            if pause:
+                return _End("pruned", done)
             if measure or validate or save:
                 clock = time.perf_counter()  # validation and saving are not training
             if stop:

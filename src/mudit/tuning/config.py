@@ -239,6 +239,11 @@ class StudyConfig(ExperimentConfig):
                 f"objective.num_timesteps = {self.objective.num_timesteps}."
             )
         self.search.pruning.rungs(self.proxy.steps)
+        if method == "tpe" and self.search.pruning.method == "halving":
+            raise UsageError(
+                "search.pruning.method is halving, which compares trials that begin together, but "
+                "search.method tpe proposes one after the other. Use asha or median."
+            )
         if method != "tpe":
             self.points()
         elif not any(isinstance(found, Interval) for found in self.space().values()):

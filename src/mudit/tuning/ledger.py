@@ -98,9 +98,9 @@ class Ledger:
         return self._source.is_complete and not self.unfinished() - ended
 
     def unfinished(self) -> set[str]:
-        """Keys of the runs without a `trial.json`."""
+        """Keys of the runs that have not ended."""
         for key in self._jobs.keys() - self._finished:
-            if (self._jobs[key].folder / "trial.json").exists():
+            if self._jobs[key].ended is not None:
                 self._finished.add(key)
         return set(self._jobs) - self._finished
 
@@ -166,7 +166,7 @@ class Ledger:
         from optuna.trial import TrialState
 
         job = self._jobs.get(trial.user_attrs.get("key", ""))
-        if job is not None and (path := job.folder / "trial.json").exists():
+        if job is not None and (path := job.ended) is not None:
             self._end(trial.number, TrialState.COMPLETE, _value(read_trial(path)))
         else:
             self._end(trial.number, TrialState.FAIL)
@@ -243,8 +243,8 @@ class Ledger:
             for name, (low, high, log) in self._bounds.items():
                 trial.suggest_float(name, low, high, log=log)
             self._held[job.key] = trial
-            if (job.folder / "trial.json").exists():
-                self.finish(read_trial(job.folder / "trial.json"))
+            if (path := job.ended) is not None:
+                self.finish(read_trial(path))
                 continue
             return job
         return None

@@ -24,7 +24,7 @@ from typing import Protocol, TypeAlias
 
 from mudit.errors import Interrupted
 from mudit.records import TrialRecord
-from mudit.training import RunConfig, train
+from mudit.training import RunConfig, rung_file, train
 from mudit.training.trainer import OnProgress, RunRole
 from mudit.tuning.pruning import PruningRule
 
@@ -40,6 +40,7 @@ class Job:
         config: The run.
         folder: Where it lives.
         pruning: Whether to end it at a rung of its config.
+        until: A rung of its config at which it pauses; None: it goes on to its end.
     """
 
     key: str
@@ -48,6 +49,16 @@ class Job:
     config: RunConfig
     folder: Path
     pruning: PruningRule | None = None
+    until: int | None = None
+
+    @property
+    def ended(self) -> Path | None:
+        """The file that says how it ended, or that it pauses; None: it has not."""
+        final = self.folder / "trial.json"
+        if self.until is None or final.exists():
+            return final if final.exists() else None
+        paused = rung_file(self.folder, self.until)
+        return paused if paused.exists() else None
 
 
 # --- what a pool says -----------------------------------------------------------------------------
@@ -126,6 +137,7 @@ def train_job(job: Job, on_progress: OnProgress, should_stop: Callable[[], bool]
         on_progress=on_progress,
         should_stop=should_stop,
         prune=None if job.pruning is None else partial(job.pruning.stops, job.folder),
+        until=job.until,
     )
 
 

@@ -20,7 +20,7 @@ from mudit.records import ValidationRecord, from_row
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
-PruningMethod: TypeAlias = Literal["none", "halving", "median"]
+PruningMethod: TypeAlias = Literal["none", "halving", "asha", "median"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +31,18 @@ class PruningConfig:
     than the proxy's steps. On each the validation bank is evaluated once more.
 
     Attributes:
-        method: `none`; `halving` (asynchronous successive halving [ASHA]: a trial goes on if it is
-            among the best 1/reduction_factor of those that have come to the same rung, or the
-            best); `median` (it goes on unless it is worse than the median of the finished trials
-            there).
+        method: `none`; `halving` (all trials pause at a rung, and the best 1/reduction_factor of
+            them go on); `asha` (asynchronous [ASHA]: a trial goes on if it is among the best
+            1/reduction_factor of those that have come to the rung so far, or the best, and is ended
+            otherwise); `median` (it goes on unless it is worse than the median of the finished
+            trials there).
         reduction_factor: The share that goes on, and the ratio of rungs.
-        first_rung: Steps; 0: two rungs, steps / reduction_factor² and steps / reduction_factor.
+        first_rung: Steps; 0: an eighth of the proxy's.
         startup_trials: With `median`: so many trials finish before any is ended.
     """
 
     method: PruningMethod = "none"
-    reduction_factor: int = 3
+    reduction_factor: int = 2
     first_rung: int = 0
     startup_trials: int = 3
 
@@ -60,7 +61,7 @@ class PruningConfig:
         """
         if self.method == "none":
             return ()
-        rung = self.first_rung or math.ceil(steps / self.reduction_factor**2)
+        rung = self.first_rung or math.ceil(steps / 8)
         if rung >= steps:
             raise UsageError(
                 f"search.pruning.first_rung is {rung}, but a trial has only {steps} steps: no "
@@ -171,6 +172,28 @@ def prunes(
 _STATES = {"running": "RUNNING", "complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
 
 
+def promoted(config: PruningConfig, rungs: Sequence[int], folders: Sequence[Path]) -> list[bool]:
+    """Which trials go on from the last of some rungs, all of them having come to it or diverged.
+
+    Args:
+        config: The method's.
+        rungs: The rungs up to the one at which they are compared.
+        folders: Of the trials that have gone on so far.
+    """
+    whole = [read_curve(folder) for folder in folders]
+    curves = [_until(curve, rungs) for curve in whole]
+    return [
+        rungs[-1] in own.losses
+        and not prunes(config, rungs, own, [*curves[:number], *curves[number + 1 :]])
+        for number, own in enumerate(curves)
+    ]
+
+
+def _until(curve: Curve, rungs: Sequence[int]) -> Curve:
+    losses = {rung: curve.losses[rung] for rung in rungs if rung in curve.losses}
+    return Curve(losses=losses, state="failed" if curve.state == "failed" else "running")
+
+
 def _rungs_done(rungs: Sequence[int], losses: Mapping[int, float]) -> dict[str, float]:
     """What SuccessiveHalvingPruner leaves in a trial whose rungs it has been asked about."""
     reached = [losses[rung] for rung in rungs if rung in losses]
@@ -180,6 +203,6 @@ def _rungs_done(rungs: Sequence[int], losses: Mapping[int, float]) -> dict[str, 
 def _pruner(config: PruningConfig, first_rung: int) -> BasePruner:
     from optuna.pruners import MedianPruner, SuccessiveHalvingPruner
 
-    if config.method == "halving":
+    if config.method in ("halving", "asha"):
         return SuccessiveHalvingPruner(first_rung, reduction_factor=config.reduction_factor)
     return MedianPruner(n_startup_trials=config.startup_trials)

@@ -200,7 +200,7 @@ def _run_alone_on_ray(
 ) -> TrialRecord:
     losses = 0
     with closing(RayPool(cluster.ray, 1, train_job)) as pool:
-        while not (job.folder / "trial.json").exists():
+        while (path := job.ended) is None:
             pool.start(job)
             while pool.running:
                 if should_stop():
@@ -225,7 +225,7 @@ def _run_alone_on_ray(
                     f"the worker of {job.key} was killed {losses} times, probably because memory "
                     "ran out. Repeat the command with more for each: what was checkpointed goes on."
                 )
-    return read_trial(job.folder / "trial.json")
+    return read_trial(path)
 
 
 class _Drive:
@@ -355,13 +355,13 @@ def _read_visible(job: Job) -> TrialRecord:
     Raises:
         EnvironmentFailure: It does not.
     """
-    path, deadline = job.folder / "trial.json", time.monotonic() + VISIBLE_SECONDS
-    while not path.exists():
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while (path := job.ended) is None:
         if time.monotonic() > deadline:
             raise EnvironmentFailure(
-                f"{job.key} has ended on another machine, but {path} is not to be seen on this "
-                "one. The study's folder must be on a file system that all machines share: choose "
-                "one with --folder."
+                f"{job.key} has ended on another machine, but its record in {job.folder} is not to "
+                "be seen on this one. The study's folder must be on a file system that all "
+                "machines share: choose one with --folder."
             )
         time.sleep(0.2)
     return read_trial(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,11 +16,18 @@ from mudit.data import Splits
 from mudit.errors import DataError, MuditError
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
-from mudit.training import flops_of_step, read_trial, stream_seed, write_text
+from mudit.training import (
+    end_paused,
+    flops_of_step,
+    read_trial,
+    rung_file,
+    stream_seed,
+    write_text,
+)
 from mudit.tuning.config import StudyConfig, run_config
 from mudit.tuning.ledger import Bounds, distributions
 from mudit.tuning.pool import Job, OnTick
-from mudit.tuning.pruning import Curve, PruningRule, read_curve
+from mudit.tuning.pruning import Curve, PruningRule, promoted, read_curve
 from mudit.tuning.queue import run_queue
 from mudit.tuning.space import Interval, Point, Range, point_key, random_points
 
@@ -84,10 +93,9 @@ def search(
         EnvironmentFailure: The storage cannot be read or written.
         Interrupted: `should_stop` said so.
     """
-    records = run_queue(
-        Trials(config, splits, parametrization),
+    run = partial(
+        run_queue,
         folder=Path(config.folder),
-        name=f"search-{parametrization}",
         bounds=_bounds(config),
         workers=config.workers,
         on_tick=on_tick,
@@ -96,8 +104,34 @@ def search(
         on_notice=on_notice,
         cluster=config.cluster(),
     )
-    by_key = {record.key: record for record in records}
-    return tuple(by_key[job.key] for job in trial_jobs(config, splits, parametrization))
+    trials, name = Trials(config, splits, parametrization), f"search-{parametrization}"
+    if config.search.pruning.method == "halving":
+        _halve(config, trials.known(), lambda jobs, stage: run(jobs, name=name + stage))
+    else:
+        run(trials, name=name)
+    jobs = trial_jobs(config, splits, parametrization)
+    return tuple(read_trial(job.folder / "trial.json") for job in jobs)
+
+
+def _halve(
+    config: StudyConfig, jobs: Sequence[Job], run: Callable[[Sequence[Job], str], object]
+) -> None:
+    """Train all to the first rung, the best of them to the second, and so on.
+
+    Who goes on depends on the trials' records alone, so all commands agree, and whichever of them
+    comes to it first lets the others end.
+    """
+    pruning, alive = config.search.pruning, list(jobs)
+    rungs = pruning.rungs(config.proxy.steps)
+    for number, rung in enumerate(rungs):
+        run([replace(job, until=rung) for job in alive], f"-{rung}")
+        goes_on = promoted(pruning, rungs[: number + 1], [job.folder for job in alive])
+        for job, good in zip(alive, goes_on):
+            if not good and not (job.folder / "trial.json").exists():
+                end_paused(job.folder, rung)
+        alive = [job for job, good in zip(alive, goes_on) if good]
+    if alive:  # else all have diverged
+        run(alive, "")
 
 
 class Trials:
@@ -158,11 +192,11 @@ class Trials:
 def _in_queue(config: StudyConfig) -> list[Point]:
     """The points in the order in which they are tried.
 
-    Shuffled if trials may be ended: along a grid, each would be better than all before it for half
-    of the way.
+    Shuffled if a trial may be ended by those before it: along a grid, each would be better than all
+    before it for half of the way.
     """
     points = config.points()
-    if config.search.pruning.method == "none":
+    if config.search.pruning.method in ("none", "halving"):
         return points
     rng = np.random.default_rng([stream_seed(config.seed, "search"), 1])
     return [points[index] for index in rng.permutation(len(points))]
@@ -209,7 +243,7 @@ def trial_job(
         ),
         folder=Path(config.folder) / key,
         pruning=PruningRule(config=pruning, rungs=rungs, siblings=f"{parametrization}_*")
-        if rungs
+        if pruning.method in ("asha", "median")
         else None,
     )
 
@@ -284,9 +318,17 @@ def spending(config: StudyConfig, jobs: Sequence[Job]) -> Spending:
     """
     run = jobs[0].config
     each = flops_of_step(run) * run.steps
-    ended = [job.folder / "trial.json" for job in jobs]
-    flops = [read_trial(path).train_flops for path in ended if path.exists()]
-    return Spending(sum(flops), sum(flops) + each * (config.trials - len(flops)))
+    spent, most = 0.0, 0.0
+    rungs = config.search.pruning.rungs(run.steps)
+    for job in jobs:
+        if (path := job.folder / "trial.json").exists():
+            flops = read_trial(path).train_flops
+            spent, most = spent + flops, most + flops
+            continue
+        paused = [path for rung in rungs if (path := rung_file(job.folder, rung)).exists()]
+        spent += read_trial(paused[-1]).train_flops if paused else 0.0
+        most += each
+    return Spending(spent, most + each * (config.trials - len(jobs)))
 
 
 def best_trial(trials: tuple[TrialRecord, ...]) -> TrialRecord:

@@ -12,12 +12,12 @@ import optuna
 import pytest
 
 from mudit.errors import DataError, Interrupted, UsageError
-from mudit.records import StepRecord, ValidationRecord, read_records
+from mudit.records import StepRecord, TrialRecord, ValidationRecord, read_records, to_line
 from mudit.training import open_splits, read_trial
 from mudit.tuning import PruningConfig, SearchConfig, StudyConfig, TaskConfig, preview, transfer
 from mudit.tuning.config import resolved
 from mudit.tuning.listener import Silent
-from mudit.tuning.pruning import Curve, prunes
+from mudit.tuning.pruning import Curve, promoted, prunes
 from mudit.tuning.search import Trials, best_trial, propose, search, trial_jobs
 from mudit.tuning.space import Choices, Interval
 from mudit.tuning.study import join_study, read_branch
@@ -29,16 +29,17 @@ def test_rungs() -> None:
     def rungs(steps: int, **options) -> tuple[int, ...]:
         return PruningConfig(**{"method": "halving", **options}).rungs(steps)
 
-    assert rungs(300) == (34, 102)
-    assert rungs(900, first_rung=100) == (100, 300)
+    assert rungs(600) == (75, 150, 300)
+    assert rungs(300, reduction_factor=4) == (38, 152)
+    assert rungs(900, first_rung=100, reduction_factor=3) == (100, 300)
     assert rungs(80, reduction_factor=4, first_rung=10, method="median") == (10, 40)
-    assert rungs(4) == (1, 3)
+    assert rungs(4) == (1, 2)
     assert rungs(300, method="none") == ()
     with pytest.raises(UsageError, match="has only 100 steps"):
         rungs(100, first_rung=100)
 
 
-@pytest.mark.parametrize("method", ["halving", "median"])
+@pytest.mark.parametrize("method", ["asha", "median"])
 @pytest.mark.parametrize("seed", range(10))
 def test_decisions_are_optunas(method: str, seed: int) -> None:
     """Trials one after the other, in a native Optuna study that reports and asks as usual."""
@@ -46,7 +47,7 @@ def test_decisions_are_optunas(method: str, seed: int) -> None:
     rungs, rng = config.rungs(200), np.random.default_rng(seed)
     curves = 1 + rng.normal(size=(25, 1)) + 0.4 * rng.normal(size=(25, len(rungs) + 1))
     pruner = {
-        "halving": optuna.pruners.SuccessiveHalvingPruner(10, reduction_factor=3),
+        "asha": optuna.pruners.SuccessiveHalvingPruner(10, reduction_factor=3),
         "median": optuna.pruners.MedianPruner(n_startup_trials=4),
     }[method]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -71,13 +72,13 @@ def test_decisions_are_optunas(method: str, seed: int) -> None:
 
 
 def test_a_nan_is_ended() -> None:
-    config = PruningConfig(method="halving", first_rung=10)
+    config = PruningConfig(method="asha", reduction_factor=3, first_rung=10)
     assert prunes(config, (10, 30), Curve(losses={10: float("nan")}), [Curve(losses={10: 1.0})])
 
 
 def test_trials_under_way_compete() -> None:
     """Asynchronous halving counts whoever has come to the rung, ended or not."""
-    config = PruningConfig(method="halving", first_rung=10)
+    config = PruningConfig(method="asha", reduction_factor=3, first_rung=10)
     own, better = Curve(losses={10: 1.0}), Curve(losses={10: 0.5})
     assert not prunes(config, (10, 30), own, [])
     assert prunes(config, (10, 30), own, [better])
@@ -91,9 +92,98 @@ def pruned(study: StudyConfig) -> StudyConfig:
         study,
         proxy=TaskConfig(width=16, batch_size=16, steps=18),
         search=SearchConfig(
-            space={"lr": "log2(-14, -6)"}, pruning=PruningConfig(method="halving", first_rung=2)
+            space={"lr": "log2(-14, -6)"},
+            pruning=PruningConfig(method="asha", reduction_factor=3, first_rung=2),
         ),
     )
+
+
+@pytest.fixture
+def halved(pruned: StudyConfig, tmp_path: Path) -> StudyConfig:
+    """The same, comparing nine trials at step 2, three at step 6; one goes on to step 18."""
+    pruning = dataclasses.replace(pruned.search.pruning, method="halving")
+    search = dataclasses.replace(pruned.search, pruning=pruning)
+    return dataclasses.replace(pruned, folder=str(tmp_path / "halved"), search=search)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(5))
+def test_halving_promotes_the_best_of_all(tmp_path: Path, factor: int, seed: int) -> None:
+    """Brute force: at each rung, the best of those that came there; ties do not occur."""
+    config = PruningConfig(method="halving", reduction_factor=factor, first_rung=10)
+    rungs, rng = config.rungs(170), np.random.default_rng(seed)
+    alive, losses = list(range(20)), {}
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+        losses[number] = dict(zip(rungs, rng.normal(size=len(rungs))))
+    losses[3] = {}  # diverged before the first rung
+    for count, rung in enumerate(rungs, start=1):
+        for number in alive:
+            rows = [
+                ValidationRecord(step=step, weights="raw", denoising=float(loss), terms={})
+                for step, loss in losses[number].items()
+                if step <= rung
+            ]
+            lines = "".join(to_line(row) for row in rows)
+            (tmp_path / str(number) / "records.jsonl").write_text(lines)
+        folders = [tmp_path / str(number) for number in alive]
+        goes_on = promoted(config, rungs[:count], folders)
+        came = sorted((losses[n][rung], n) for n in alive if rung in losses[n])
+        expected = {n for _, n in came[: max(1, len(came) // factor)]}
+        alive = [number for number, good in zip(alive, goes_on) if good]
+        assert set(alive) == expected
+
+
+def test_a_search_by_halving(halved: StudyConfig, tmp_path: Path) -> None:
+    result = transfer(halved)
+    trials = result.main.trials
+    assert sorted(trial.steps_taken for trial in trials) == [2] * 6 + [6] * 2 + [18]
+    assert [trial.hps["lr"] for trial in trials] == [2.0**k for k in range(-14, -5)]
+    whole = dataclasses.replace(
+        halved,
+        folder=str(tmp_path / "whole"),
+        search=dataclasses.replace(halved.search, pruning=PruningConfig()),
+    )
+    # A trial that paused and went on, or ended there, is the one that never did, to the bit.
+    for trial, other in zip(trials, transfer(whole).main.trials, strict=True):
+        rows, same = (
+            [
+                row
+                for row in read_records(Path(study.folder, trial.key, "records.jsonl"))
+                if isinstance(row, StepRecord)
+            ]
+            for study in (halved, whole)
+        )
+        assert [row.loss for row in rows] == [row.loss for row in same[: trial.steps_taken]]
+        assert trial.score in (None, other.score)
+    assert result.main.best.score == min(trial.score for trial in trials if trial.score is not None)
+    assert not list(Path(halved.folder).glob("mup_*/checkpoint-*")), "none is left behind"
+    assert transfer(halved).main == result.main, "and nothing is trained again"
+    steps = sum(trial.steps_taken for trial in trials)
+    small, large = trials[0].parameters, result.main.target.parameters
+    assert result.cost_ratio == pytest.approx(steps * small / (20 * large))
+
+
+def test_a_halving_that_is_stopped_goes_on(halved: StudyConfig, tmp_path: Path) -> None:
+    """Stopped after each count of runs that have ended or paused, the storage thrown away."""
+    expected = transfer(dataclasses.replace(halved, folder=str(tmp_path / "straight"))).main
+    splits = open_splits(halved.data)
+    config = resolved(halved, splits)
+    join_study(Path(config.folder), config.claim())
+    for stop in (3, 4, 2):
+        ended: list[TrialRecord] = []
+        with pytest.raises(Interrupted):
+            search(
+                config, splits, parametrization="mup", on_tick=lambda *args: None,
+                should_stop=lambda stop=stop, ended=ended: len(ended) >= stop,
+                on_end=ended.append, on_notice=lambda text: None,
+            )  # fmt: skip
+        Path(config.folder, "optuna.db").unlink()
+        shutil.rmtree(Path(config.folder) / ".owners", ignore_errors=True)
+    found = transfer(halved).main
+    assert [t.hps for t in found.trials] == [t.hps for t in expected.trials]
+    assert [t.steps_taken for t in found.trials] == [t.steps_taken for t in expected.trials]
+    assert [t.score for t in found.trials] == [t.score for t in expected.trials]
 
 
 def test_a_search_that_ends_trials(pruned: StudyConfig, tmp_path: Path) -> None:
@@ -260,6 +350,15 @@ def test_tpe_points_are_the_files(tpe: StudyConfig) -> None:
     [
         ({"method": "tpe", "space": {"lr": "log_uniform(1e-4, 1e-2)"}}, "search.trials is 0"),
         ({"method": "tpe", "trials": 5}, "no HP in search.space has an interval"),
+        (
+            {
+                "method": "tpe",
+                "trials": 5,
+                "space": {"lr": "log_uniform(1e-4, 1e-2)"},
+                "pruning": PruningConfig(method="halving"),
+            },
+            "halving, which compares trials that begin together.*asha",
+        ),
         ({"method": "tpe", "trials": 5, "space": {}}, "search.space is empty"),
     ],
 )
