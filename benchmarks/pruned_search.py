@@ -3,9 +3,9 @@
 For each data set ten grids over lr and the readout's multiplier, each with a seed and a validation
 bank of its own, are trained in full, with the bank evaluated at the rungs. A pruned search of the
 same seed is then played over these curves: a trial that is ended is the beginning of one that is
-not, to the bit (tested). Its trials come in the order in which `mudit transfer` would train them,
-one at a time. Bar: in nine repeats of ten it costs at most 35 % of the grid's FLOPs and its winner
-loses at most 10 % of what a doubling of width gains. Runs are kept in runs/pruned_search, so that
+not, to the bit (tested). Its trials come in the order in which `mudit transfer` would train them;
+under the rules that decide at arrival, one at a time. Bar: in nine repeats of ten it costs at most
+35 % of the grid's FLOPs and its winner loses at most 10 % of what a doubling of width gains. Runs are kept in runs/pruned_search, so that
 it can resume.
 """
 
@@ -26,7 +26,7 @@ from mudit.training import open_splits, step_flops
 from mudit.tuning import PruningConfig, SearchConfig, StudyConfig, TaskConfig
 from mudit.tuning.config import resolved, run_config
 from mudit.tuning.pool import Job
-from mudit.tuning.pruning import Curve, prunes, read_curve
+from mudit.tuning.pruning import Curve, promoted, prunes, read_curve
 from mudit.tuning.queue import run_queue
 from mudit.tuning.search import Trials
 from mudit.tuning.space import Point, point_key
@@ -34,12 +34,12 @@ from mudit.tuning.space import Point, point_key
 _FASHION = "/usr/share/datasets/fashion-mnist"
 _STEPS = 600
 _RULES = {
-    "halving, η = 2, from steps / 8": PruningConfig(
-        method="halving", reduction_factor=2, first_rung=_STEPS // 8
-    ),
-    "halving, η = 3": PruningConfig(method="halving", reduction_factor=3),
-    "halving, η = 4": PruningConfig(method="halving", reduction_factor=4),
-    "median, rungs of η = 3": PruningConfig(method="median", reduction_factor=3),
+    "halving (default)": PruningConfig(method="halving"),
+    "halving, η = 3": PruningConfig(method="halving", reduction_factor=3, first_rung=67),
+    "asha, η = 2": PruningConfig(method="asha"),
+    "asha, η = 3": PruningConfig(method="asha", reduction_factor=3, first_rung=67),
+    "asha, η = 4": PruningConfig(method="asha", reduction_factor=4, first_rung=38),
+    "median": PruningConfig(method="median", reduction_factor=3, first_rung=67),
 }
 _GAIN_REPEATS, _NEAR = (
     3,
@@ -130,31 +130,19 @@ def play(
     run, bank = order[0].config, min(config.training.bank_size, splits.validation.num_samples)
     step = step_flops(run.model, run.batch_size)
     evaluation = step / 3 * bank / run.batch_size  # a forward pass is a third of a step
-    ended: list[Curve] = []
+    keys = [point_key(job.point) for job in order]
+    played = _halved if rule.method == "halving" else _one_by_one
+    reached = played(rule, rule.rungs(steps), [curves[key] for key in keys], steps)
     spent = trained = 0.0
-    scores: dict[str, float] = {}
-    for job in order:
-        key = point_key(job.point)
-        curve = curves[key]
-        last = next(
-            (
-                rung
-                for rung in job.config.rungs
-                if rung not in curve.losses  # diverged before it
-                or prunes(rule, job.config.rungs, _until(curve, job.config.rungs, rung), ended)
-            ),
-            None,
-        )
-        reached = [rung for rung in job.config.rungs if rung <= (last or steps)]
-        own = _until(curve, job.config.rungs, reached[-1]) if reached else Curve()
-        if last is None and curve.score is not None:
-            scores[key] = curve.score
-            own = dataclasses.replace(own, state="complete", score=curve.score)
-        else:
-            own = dataclasses.replace(own, state="pruned" if last else "failed")
-        ended.append(own)
-        trained += step * (last or steps)
-        spent += step * (last or steps) + evaluation * (len(reached) + (2 if last is None else 0))
+    for taken in reached:
+        trained += step * taken
+        passed = sum(rung <= taken for rung in rule.rungs(steps))
+        spent += step * taken + evaluation * (passed + (2 if taken == steps else 0))
+    scores = {
+        key: score
+        for key, taken in zip(keys, reached)
+        if taken == steps and (score := curves[key].score) is not None
+    }
     whole = len(order) * (step * steps + 2 * evaluation)
     finished = {key: curve.score for key, curve in curves.items() if curve.score is not None}
     best, winner = min(finished, key=finished.__getitem__), min(scores, key=scores.__getitem__)
@@ -164,6 +152,45 @@ def play(
         lost=finished[winner] - finished[best],
         same=winner == best,
     )
+
+
+def _halved(
+    rule: PruningConfig, rungs: Sequence[int], curves: Sequence[Curve], steps: int
+) -> list[int]:
+    """Steps that each trial takes where all wait at each rung."""
+    taken, alive = [steps] * len(curves), list(range(len(curves)))
+    for count, rung in enumerate(rungs, start=1):
+        goes_on = promoted(rule, rungs[:count], [curves[number] for number in alive])
+        for number, good in zip(alive, goes_on):
+            taken[number] = taken[number] if good else rung
+        alive = [number for number, good in zip(alive, goes_on) if good]
+    return taken
+
+
+def _one_by_one(
+    rule: PruningConfig, rungs: Sequence[int], curves: Sequence[Curve], steps: int
+) -> list[int]:
+    """Steps that each trial takes where one comes after the other, and none waits."""
+    ended: list[Curve] = []
+    taken = []
+    for curve in curves:
+        last = next(
+            (
+                rung
+                for rung in rungs
+                if rung not in curve.losses  # diverged before it
+                or prunes(rule, rungs, _until(curve, rungs, rung), ended)
+            ),
+            None,
+        )
+        own = _until(curve, rungs, last or steps)
+        if last is not None:
+            own = dataclasses.replace(own, state="pruned")
+        elif curve.score is not None:
+            own = dataclasses.replace(own, state="complete", score=curve.score)
+        ended.append(own)
+        taken.append(last or steps)
+    return taken
 
 
 def _until(curve: Curve, at: Sequence[int], rung: int) -> Curve:

@@ -1,8 +1,8 @@
 """Ending trials early: which of them are not worth going on with, by Optuna's pruners.
 
 A decision depends on nothing but the trials' records: their losses on the validation bank at fixed
-steps, the rungs. So any worker on any machine that sees the study's folder can take it, none waits
-for another, and deleting the storage changes nothing.
+steps, the rungs. So any worker on any machine that sees the study's folder can take it, and
+deleting the storage changes nothing.
 """
 
 from __future__ import annotations
@@ -172,16 +172,15 @@ def prunes(
 _STATES = {"running": "RUNNING", "complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
 
 
-def promoted(config: PruningConfig, rungs: Sequence[int], folders: Sequence[Path]) -> list[bool]:
+def promoted(config: PruningConfig, rungs: Sequence[int], trials: Sequence[Curve]) -> list[bool]:
     """Which trials go on from the last of some rungs, all of them having come to it or diverged.
 
     Args:
         config: The method's.
         rungs: The rungs up to the one at which they are compared.
-        folders: Of the trials that have gone on so far.
+        trials: Curves of those that have gone on so far; what comes after the rung does not count.
     """
-    whole = [read_curve(folder) for folder in folders]
-    curves = [_until(curve, rungs) for curve in whole]
+    curves = [_until(curve, rungs) for curve in trials]
     return [
         rungs[-1] in own.losses
         and not prunes(config, rungs, own, [*curves[:number], *curves[number + 1 :]])

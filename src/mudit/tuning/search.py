@@ -125,7 +125,7 @@ def _halve(
     rungs = pruning.rungs(config.proxy.steps)
     for number, rung in enumerate(rungs):
         run([replace(job, until=rung) for job in alive], f"-{rung}")
-        goes_on = promoted(pruning, rungs[: number + 1], [job.folder for job in alive])
+        goes_on = promoted(pruning, rungs[: number + 1], [read_curve(job.folder) for job in alive])
         for job, good in zip(alive, goes_on):
             if not good and not (job.folder / "trial.json").exists():
                 end_paused(job.folder, rung)

@@ -17,7 +17,7 @@ from mudit.training import open_splits, read_trial
 from mudit.tuning import PruningConfig, SearchConfig, StudyConfig, TaskConfig, preview, transfer
 from mudit.tuning.config import resolved
 from mudit.tuning.listener import Silent
-from mudit.tuning.pruning import Curve, promoted, prunes
+from mudit.tuning.pruning import Curve, promoted, prunes, read_curve
 from mudit.tuning.search import Trials, best_trial, propose, search, trial_jobs
 from mudit.tuning.space import Choices, Interval
 from mudit.tuning.study import join_study, read_branch
@@ -126,8 +126,8 @@ def test_halving_promotes_the_best_of_all(tmp_path: Path, factor: int, seed: int
             ]
             lines = "".join(to_line(row) for row in rows)
             (tmp_path / str(number) / "records.jsonl").write_text(lines)
-        folders = [tmp_path / str(number) for number in alive]
-        goes_on = promoted(config, rungs[:count], folders)
+        trials = [read_curve(tmp_path / str(number)) for number in alive]
+        goes_on = promoted(config, rungs[:count], trials)
         came = sorted((losses[n][rung], n) for n in alive if rung in losses[n])
         expected = {n for _, n in came[: max(1, len(came) // factor)]}
         alive = [number for number, good in zip(alive, goes_on) if good]
