@@ -144,6 +144,8 @@ def page_folder(tmp_path, monkeypatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
+# Of diffusers' DPMSolverMultistepScheduler with NumPy 2.
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 @pytest.mark.parametrize(
     "page",
     [

@@ -15,6 +15,7 @@ VERBS = {
     "advise": "which proxy would have been enough, from a verify study",
     "train": "train the target task with given base HPs",
     "sample": "draw images from a trained run",
+    "export": "write a trained run as a folder for diffusers, with a model card",
     "certify": "prove which weight has which role: the forward pass as an NE⊗OR⊤ program",
     "check": "the coordinate check: what grows with width in training, and the likely cause",
     "data": "prepare data sets: draw the emoji of the system's font, with captions",
