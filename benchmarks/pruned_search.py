@@ -5,8 +5,8 @@ bank of its own, are trained in full, with the bank evaluated at the rungs. A pr
 same seed is then played over these curves: a trial that is ended is the beginning of one that is
 not, to the bit (tested). Its trials come in the order in which `mudit transfer` would train them;
 under the rules that decide at arrival, one at a time. Bar: in nine repeats of ten it costs at most
-35 % of the grid's FLOPs and its winner loses at most 10 % of what a doubling of width gains. Runs are kept in runs/pruned_search, so that
-it can resume.
+35 % of the grid's FLOPs and its winner loses at most 10 % of what a doubling of width gains. Runs
+are kept in runs/pruned_search, so that it can resume.
 """
 
 from __future__ import annotations
