@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.exports import drawn_model, run_config
 
+from exports import drawn_model, run_config
 from mudit.records import TrialRecord, ValidationRecord, to_line
 from mudit.training import RunConfig, make_plan, save_weights
 

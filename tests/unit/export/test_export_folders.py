@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tests.exports import CAPTIONS, drawn_model, run_config
 
+from exports import CAPTIONS, drawn_model, run_config
 from mudit.cli import main
 from mudit.data import encode_captions
 from mudit.errors import DataError, EnvironmentFailure, UsageError

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.exports import run_config
 
+from exports import run_config
 from mudit.cli import main
 from mudit.errors import EnvironmentFailure, UsageError
 from mudit.export import export_run, push_folder

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, PixArtAlphaPipeline
-from tests.exports import CAPTIONS, drawn_model, run_config
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from exports import CAPTIONS, drawn_model, run_config
 from mudit.diffusion import ObjectiveConfig, make_objective, shifted
 from mudit.errors import DataError, UsageError
 from mudit.export import pixel_vae, scheduler_for, sigmas_of, write_pipeline

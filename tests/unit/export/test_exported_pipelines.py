@@ -13,9 +13,9 @@ import pytest
 import torch
 from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file
-from tests.exports import drawn_model, run_config
 from torch import Tensor, nn
 
+from exports import drawn_model, run_config
 from mudit.diffusion import SampleNoise, guided, make_objective, sample
 from mudit.errors import UsageError
 from mudit.evaluation import generate
