@@ -329,10 +329,10 @@ def test_reset_parameters_completes_a_model_made_on_meta() -> None:
 def test_meta_construction_is_fast_and_forward_gives_the_shape() -> None:
     on_meta(TINY)  # torch imports its compiler at the first random meta op, seconds
     config = PRESETS["MMDiT-paper-dual-5120"]
-    start = time.perf_counter()
+    start = time.process_time()
     on_meta(PRESETS["SD3.5-medium"])
     model = on_meta(config)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     with torch.device("meta"):
         inputs = example_inputs(config)(config.width)
     assert model(*inputs).shape == (2, 16, 32, 32)

@@ -291,9 +291,9 @@ def test_plan_of_xl2_is_quick_and_takes_no_weight_memory() -> None:
     build = paper_dit()
     mudit.plan(build, width=144, base_width=288)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start = time.process_time()
     mudit.plan(build, width=1152, base_width=288)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown_mb < 100, "the weights alone are 2,575 MB"
     # The bar is 2 s on a quiet machine (benchmarks/start_up.py); tests share theirs.
