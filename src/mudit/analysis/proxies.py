@@ -52,8 +52,8 @@ class Advice:
 
     Attributes:
         proxies: From the cheapest on.
-        recommended: The cheapest one whose every seed's choice has an upper bound of regret within
-            10 % of a doubling's gain; None if there is none.
+        recommended: The cheapest one, other than the target itself, whose every seed's choice has
+            an upper bound of regret within 10 % of a doubling's gain; None if there is none.
         gain: Loss that the last doubling gained; nothing can be advised where it is not positive.
     """
 
@@ -69,7 +69,8 @@ def advise(
 
     Args:
         target: All runs of the grid at their end; its largest size is the target.
-        proxies: The runs of each proxy, with the losses that it would have seen.
+        proxies: The runs of each proxy, with the losses that it would have seen; the target's own,
+            for comparison, too.
         costs: Of each proxy's search with one seed, over one training of the target.
 
     Raises:
@@ -97,7 +98,9 @@ def advise(
             )
         )
     ordered = _with_front(sorted(found, key=lambda proxy: (proxy.cost, proxy.regret)))
-    good = [proxy for proxy in ordered if proxy.worst <= REGRET_BOUND]
+    itself = max(task for task in proxies) if proxies else None
+    smaller = [p for p in ordered if p.task != itself or p.task.size < fit.fitted[-1].size]
+    good = [proxy for proxy in smaller if proxy.worst <= REGRET_BOUND]
     return Advice(
         proxies=ordered, recommended=good[0] if good else None, gain=gain_per_doubling(fit)
     )

@@ -66,7 +66,7 @@ class Transferability:
         extrapolation_cost: Loss lost at the largest size by an HP that is off by `reach`, to the
             worse side, in units of `gain`; infinite where that diverged.
         asymptote: Loss at the optimum for ever larger sizes with its 95 % interval, if losses fall
-            as A + B·size^-α, α in [0.05, 3]; None with fewer than three fitted sizes.
+            as A + B·size^-α, α in [0.05, 3] and A ≥ 0; None with fewer than three fitted sizes.
         noise: Standard deviation of a loss around its basin.
         freedom: Degrees of freedom of that.
         misfit: Level of the test of the basins' shape; None without one.
@@ -175,7 +175,7 @@ def _extrapolation_cost(fit: BasinFit, octaves: float) -> float:
 
 
 def asymptote(fit: BasinFit) -> Interval | None:
-    """Loss at the optimum of an infinite size: A of A + B·size^-α through the fitted losses.
+    """Loss at the optimum of an infinite size: A ≥ 0 of A + B·size^-α through the fitted losses.
 
     The interval is a 95 % profile interval over α in [0.05, 3] for the losses' noise.
     """
@@ -188,21 +188,23 @@ def asymptote(fit: BasinFit) -> Interval | None:
     alphas = np.geomspace(0.05, 3, 200)
     for _ in range(4):  # the noise may tell α apart that lie closer than those tried
         found = [_power_law((sizes / sizes[-1]) ** -alpha, losses) for alpha in alphas]
-        left = np.array([squares for squares, _, _ in found])
+        # Losses are not negative: a power law whose limit is leaves over what A = 0 does.
+        left = np.array([squares + min(a, 0.0) ** 2 / unit for squares, a, unit in found])
         best, near = int(np.argmin(left)), np.flatnonzero(left <= left.min() + allowance)
+        value = max(found[best][1], 0.0)
         if not math.isfinite(variance):
-            return Interval(found[best][1], -math.inf, math.inf)
+            return Interval(value, 0.0, math.inf)
         if len(near) > len(alphas) / 2:
             break
         first, last = max(near[0] - 1, 0), min(near[-1] + 1, len(alphas) - 1)
         alphas = np.linspace(alphas[first], alphas[last], len(alphas))
-    spare = left.min() + allowance - left
     reach = [
-        (a - math.sqrt(s * unit), a + math.sqrt(s * unit))
-        for s, (_, a, unit) in zip(spare, found)
-        if s >= 0
+        (a - math.sqrt(spare * unit), a + math.sqrt(spare * unit))
+        for squares, a, unit in found
+        if (spare := left.min() + allowance - squares) >= min(a, 0.0) ** 2 / unit
     ]
-    return Interval(found[best][1], min(low for low, _ in reach), max(high for _, high in reach))
+    low, high = min(low for low, _ in reach), max(high for _, high in reach)
+    return Interval(value, max(low, 0.0), max(high, value))
 
 
 def _power_law(x: Array, y: Array) -> tuple[float, float, float]:

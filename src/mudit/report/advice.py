@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mudit.analysis.proxies import Advice
 from mudit.analysis.transferability import REGRET_BOUND
@@ -22,6 +23,7 @@ class AdvicePoint(NamedTuple):
     Attributes:
         label: Its size and steps.
         size: Its size.
+        steps: Its steps.
         cost: Of a search, over one training of the target.
         regret: In units of a doubling's gain; at least 0.0001.
         worst: The worst seed's bound; None if infinite.
@@ -31,6 +33,7 @@ class AdvicePoint(NamedTuple):
 
     label: str
     size: int
+    steps: int
     cost: float
     regret: float
     worst: float | None
@@ -60,6 +63,7 @@ def advice_info(advice: Advice, *, axis: str) -> AdviceInfo:
             AdvicePoint(
                 label=label,
                 size=proxy.task.size,
+                steps=proxy.task.steps,
                 cost=proxy.cost,
                 regret=max(proxy.regret, _LEAST),
                 worst=None if math.isinf(proxy.worst) else max(proxy.worst, _LEAST),
@@ -77,6 +81,8 @@ def draw_advice(info: AdviceInfo, theme: Theme) -> Figure:
     axes.set_xscale("log")
     axes.set_yscale("log")
     sizes = sorted({point.size for point in info.points})
+    # Looked at on the way, too: colours tell sizes apart, not steps.
+    shorter = info.axis != "steps" and len({point.steps for point in info.points}) > 1
     for place, size in enumerate(sizes):
         colour = theme.shade(place / max(len(sizes) - 1, 1))
         rows = [point for point in info.points if point.size == size]
@@ -87,6 +93,16 @@ def draw_advice(info: AdviceInfo, theme: Theme) -> Figure:
                 )
             marker, area = ("*", 240) if point.recommended else ("o", 42)
             axes.scatter(point.cost, point.regret, s=area, marker=marker, color=colour, zorder=4)
+            if shorter and (point.on_front or point.recommended):
+                axes.annotate(
+                    f"{formats.count(point.steps)} steps",
+                    (point.cost, point.regret),
+                    xytext=(0, -8),
+                    textcoords="offset points",
+                    ha="center",
+                    va="top",
+                    color=theme.muted,
+                )
         axes.scatter([], [], color=colour, label=f"{info.axis} {size}")
     front = [point for point in info.points if point.on_front]
     axes.plot(
@@ -99,15 +115,23 @@ def draw_advice(info: AdviceInfo, theme: Theme) -> Figure:
         label="Pareto front",
     )
     axes.axhline(REGRET_BOUND, color=theme.warning, linewidth=1.1, label="bound, 10 %")
-    axes.scatter([], [], marker="*", s=110, color=theme.muted, label="recommended")
-    for along in (axes.xaxis, axes.yaxis):
-        along.set_major_formatter(lambda value, _: formats.percent(value))
+    if any(point.recommended for point in info.points):
+        axes.scatter([], [], marker="*", s=110, color=theme.muted, label="recommended")
+    for along, marks in ((axes.xaxis, (1.0, 2.0, 5.0)), (axes.yaxis, (1.0,))):
+        along.set_major_locator(LogLocator(subs=marks))
+        along.set_major_formatter(lambda value, _: _tick(value))
+        along.set_minor_formatter(NullFormatter())
+    axes.margins(y=0.12)
     axes.set_xlabel("cost of the search, one seed, over one training of the target")
     axes.set_ylabel("regret, of a doubling's gain")
     if info.infinite:
         axes.set_title(f"not shown, diverges at the target: {'; '.join(info.infinite)}")
     figure.legend(loc="outside upper center", ncols=5)
     return figure
+
+
+def _tick(value: float) -> str:
+    return f"{'≤ ' if math.isclose(value, _LEAST) else ''}{formats.percent(value)}"
 
 
 def save_advice_figure(advice: Advice, folder: Path, *, axis: str) -> None:

@@ -14,6 +14,7 @@ from mudit.analysis.proxies import Advice, Proxy, Task, advise
 from mudit.errors import DataError
 from mudit.records import TrialRecord, ValidationRecord, finite, read_records
 from mudit.report import save_advice_figure
+from mudit.report.verify_words import problem
 from mudit.training import write_text
 from mudit.tuning.grid import VerifyConfig, point_of
 from mudit.tuning.verify import initial_loss, read_verdict
@@ -26,10 +27,12 @@ class StudyAdvice:
     Attributes:
         config: The study.
         advice: The proxies and the one to take.
+        problem: Why the target's own optimum is not known; empty if it is.
     """
 
     config: VerifyConfig
     advice: Advice
+    problem: str = ""
 
     def to_markdown(self) -> str:
         """The recommendation and a table of all proxies."""
@@ -65,15 +68,21 @@ class StudyAdvice:
                 "compare a regret with."
             )
         if best is None:
-            return "No proxy's every choice is within 10 % of a doubling's gain of the best."
+            return (
+                "No smaller proxy would have been enough: none's every choice is within 10 % of a "
+                "doubling's gain of the best." + self._caution()
+            )
         size = f"{config.across} {best.task.size}"
         if config.across != "steps":
             size += f", {best.task.steps} steps"
         return (
             f"Take {size}: a search over the same values costs {best.cost:.1%} of training the "
             f"target once, and what every seed chose there loses at most {_share(best.worst)} of "
-            "what a doubling gains."
+            "what a doubling gains." + self._caution()
         )
+
+    def _caution(self) -> str:
+        return f" With care: at the target {self.problem}." if self.problem else ""
 
     def save(self, folder: Path) -> None:
         """Write `advice.md`, `advice.json` and the figure into a folder."""
@@ -126,7 +135,11 @@ def advise_study(folder: Path) -> StudyAdvice:
         task: sum(by_seed.values()) / len(by_seed) / max(largest) for task, by_seed in flops.items()
     }
     try:
-        advice = StudyAdvice(config=config, advice=advise(grid, proxies, costs))
+        advice = StudyAdvice(
+            config=config,
+            advice=advise(grid, proxies, costs),
+            problem=problem(found.main.basins[-1]),
+        )
     except ValueError as error:
         raise DataError(f"{folder}: proxies cannot be judged, {error}.") from None
     advice.save(folder)

@@ -39,7 +39,9 @@ def test_with_drift_a_larger_proxy_is_needed() -> None:
     expected = [0.01 * d**2 / 0.05 for d in (3, 2, 1, 0)]
     assert [proxy.regret for proxy in found.proxies] == pytest.approx(expected, rel=0.05, abs=0.01)
     assert all(proxy.worst >= proxy.regret for proxy in found.proxies)
-    assert found.recommended.task.size == 256  # none of the smaller ones
+    # Only the target itself would do, and that is no proxy.
+    assert [proxy.worst <= 0.1 for proxy in found.proxies] == [False, False, False, True]
+    assert found.recommended is None
     assert all(proxy.on_front for proxy in found.proxies)
 
 
@@ -64,7 +66,7 @@ def test_a_choice_that_diverges_at_the_target_costs_without_bound() -> None:
     ]
     found = advise(runs, by_size(runs), costs())
     assert [proxy.regret for proxy in found.proxies[:3]] == [math.inf] * 3
-    assert found.recommended is None or found.recommended.task.size == 256
+    assert found.recommended is None
     dead = [Run(size=8, log2_hp=x, seed=0, loss=math.nan) for x in (-6.0, -5.0)]
     lost = advise(runs, {Task(8, 300): dead}, {Task(8, 300): 0.01})
     assert lost.proxies[0].choices == (None,)

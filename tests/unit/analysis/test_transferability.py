@@ -196,6 +196,18 @@ def test_the_asymptote_of_a_power_law_is_found() -> None:
     assert found.asymptote.low <= 0.1 <= found.asymptote.high
 
 
+def test_no_asymptote_is_negative() -> None:
+    """Losses that fall as a straight line over log2 size, or faster, tend below zero."""
+    runs = grid(gain=0.08, noise=1e-4, luck=0.0)
+    found = judge(runs)
+    assert found.asymptote.low == 0
+    assert found.asymptote.value == pytest.approx(0.0, abs=1e-3)
+    assert 0 <= found.asymptote.high < 0.05
+    noisy = judge(grid(gain=0.08, noise=0.01, luck=0.0))
+    assert noisy.asymptote.low == 0
+    assert noisy.asymptote.high > found.asymptote.high
+
+
 def test_nothing_to_judge() -> None:
     with pytest.raises(ValueError, match="no runs"):
         judge([])
