@@ -62,7 +62,10 @@ class VerifyConfig(ExperimentConfig):
         object.__setattr__(self, "folder", self.folder.replace("{across}", self.across))
         sizes = self.sizes or _SIZES[self.across]
         if len(set(sizes)) < len(sizes):
-            raise UsageError(f"sizes is {list(sizes)}, which names a size twice.")
+            raise UsageError(
+                f"sizes is {list(sizes)}, which names a size twice. Give each once, e.g. --sizes "
+                f"'{str(sorted(set(sizes))).replace(' ', '')}'."
+            )
         if len(sizes) < 2 or min(sizes) < 1:
             raise UsageError(
                 f"sizes is {list(sizes)}, expected at least two sizes of {self.across}; a verdict "

@@ -14,17 +14,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mudit.analysis.basin import Run
-from mudit.analysis.transferability import Transferability, judge
+from mudit.analysis.transferability import Suggestion, Transferability, judge
 from mudit.data import Splits
 from mudit.errors import DataError, UsageError
 from mudit.parametrization import Parametrization
 from mudit.records import Finding, StepRecord, TrialRecord, Verdict, finite, read_records
 from mudit.training import (
+    check_value,
     exclusive,
     flops_of_step,
     make_plan,
@@ -276,8 +277,11 @@ def _judged(config: VerifyConfig, records: Records) -> TransferVerdict:
         control = judge(_runs(config, records["sp"]), target=config.target_size)
     findings = [*main.reasons, _control_words(config, main, control)]
     findings += [suggestion.message for suggestion in main.suggestions]
-    if any(suggestion.runs for suggestion in main.suggestions):
+    there = [point_of(config, record) for record in records["mup"]]
+    if new_points(config, main.suggestions, there):
         findings.append("`--extend` runs just that.")
+    elif any(suggestion.runs for suggestion in main.suggestions):
+        findings.append(f"{config.hp} has no such values that are not there yet.")
     return TransferVerdict(
         config=config,
         main=main,
@@ -334,14 +338,31 @@ def _extension(found: TransferVerdict) -> list[GridPoint]:
     open_ = [one for one in judged if one.verdict == "INCONCLUSIVE"]
     if not open_:
         return []
-    there = {point_of(found.config, record) for record in found.records["mup"]}
-    values = {math.log2(point.value): point.value for point in there}
+    there = [point_of(found.config, record) for record in found.records["mup"]]
+    return new_points(found.config, open_[0].suggestions, there)
+
+
+def new_points(
+    config: VerifyConfig, suggestions: Sequence[Suggestion], there: Iterable[GridPoint]
+) -> list[GridPoint]:
+    """The points that suggestions name, without those that are there and those that cannot be."""
+    old = set(there)
+    values = {math.log2(point.value): point.value for point in old}
     added = {
-        GridPoint(size=size, value=values.get(x) or found.config.exact(2.0**x), seed=seed)
-        for suggestion in open_[0].suggestions
+        GridPoint(size=size, value=values.get(x) or config.exact(2.0**x), seed=seed)
+        for suggestion in suggestions
         for size, x, seed in suggestion.runs
     }
-    return sorted(added - there)
+    return sorted(point for point in added - old if _can_be(config, point.value))
+
+
+def _can_be(config: VerifyConfig, value: float) -> bool:
+    """Whether the HP can have this value: beyond a grid's edge there may be none."""
+    try:
+        check_value(config.hp, value)
+    except UsageError:
+        return False
+    return value > 0
 
 
 # --- training -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mudit
+from mudit.analysis.transferability import Suggestion
 from mudit.errors import ConfigMismatchError, DataError, UsageError
 from mudit.records import StepRecord, read_records
 from mudit.training import DataConfig, Hyperparameters, TrainingConfig, open_splits
@@ -24,7 +25,7 @@ from mudit.tuning import (
 )
 from mudit.tuning.grid import GridPoint, grid_jobs, grid_points_of, point_of, read_extension
 from mudit.tuning.listener import Silent
-from mudit.tuning.verify import parametrizations, run_grid
+from mudit.tuning.verify import new_points, parametrizations, run_grid
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +125,22 @@ def test_extending_runs_what_was_said_under_both(tmp_path) -> None:
     assert {p.value for p in points if p.seed > 0} <= {p.value for p in points if p.seed == 0}
     assert len(read_extension(Path(config.folder))) == len(asked)
     assert verify(config).records == found.records  # without --extend: what is there
+
+
+@pytest.mark.parametrize(
+    ("hp", "values", "asked", "new"),
+    [
+        ("lr", "log2(-9, -8)", (-10.0, -9.0), {2**-10}),
+        # Beyond the edge of a grid there may be no value; a half octave of few steps is none.
+        ("beta1", "grid(0.5, 0.9)", (-0.05, 0.3, 1.0), {2**-0.05}),
+        ("warmup_steps", "grid(1, 2)", (-1.0, 0.25, 2.0), {4.0}),
+    ],
+)
+def test_an_extension_has_points_that_can_be_and_are_new(tmp_path, hp, values, asked, new) -> None:
+    config = tiny(tmp_path, hp=hp, values=values)
+    there = grid_points_of(config, [])
+    wider = Suggestion("wider", "", tuple((8, x, 0) for x in asked))
+    assert {point.value for point in new_points(config, [wider], there)} == new
 
 
 def test_a_killed_grid_goes_on(tmp_path) -> None:
