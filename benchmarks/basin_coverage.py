@@ -186,11 +186,12 @@ intervals (Clopper-Pearson).
 ## Verdicts with the true drift at the bound, 0.25 octave per doubling
 
 A PASS is false here; bar: 1 % at most, which is what a 98 % interval leaves to each side if it
-is exact. Regret decides nothing here, since a doubling gains 50 c. Of all cases but the flat one,
-which never passes: {_share(false, count * (len(AT_THE_BOUND) - 1))}.
+is exact. So half of all counts would be above the bar by chance; what can be asked of one is that
+its interval holds 1 %. Regret decides nothing here, since a doubling gains 50 c. Of all cases but
+the flat one, which never passes: {_share(false, count * (len(AT_THE_BOUND) - 1))}.
 
 {judged[0]}
-## Verdicts without drift, by noise and by what a doubling gains
+## Power: verdicts without drift, by noise and seeds; a doubling gains 1.5 c
 
 {judged[1]}
 """

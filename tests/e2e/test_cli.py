@@ -107,6 +107,9 @@ def test_verify_says_what_it_found_and_advise_reads_it(capsys) -> None:
     assert code == 4, "six steps cannot place an optimum"
     assert "INCONCLUSIVE" in out
     assert Path("runs/v/report.html").exists()
+    code, again, _ = run(capsys, "report", "runs/v")
+    assert code == 4
+    assert again == out
     code, out, _ = run(capsys, "advise", "runs/v")
     assert code in (0, 4)
     assert "16" in out

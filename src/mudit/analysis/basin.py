@@ -186,7 +186,7 @@ class _Size:
 
     def pure_error(self) -> tuple[float, int]:
         """Squares that values and blocks leave over, and their degrees of freedom."""
-        columns = np.column_stack([_indicators(self.x), _indicators(self.seed)])
+        columns = np.column_stack([indicators(self.x), indicators(self.seed)])
         fitted, _, rank, _ = np.linalg.lstsq(columns, self.y, rcond=None)
         return float(np.square(self.y - columns @ fitted).sum()), len(self.y) - int(rank)
 
@@ -233,7 +233,8 @@ class _Size:
         return y @ y - np.square(c) * square, c, weight
 
 
-def _indicators(values: NDArray[np.generic]) -> Array:
+def indicators(values: NDArray[np.generic]) -> Array:
+    """One column for each distinct value, ascending: 1 where it stands, else 0."""
     found: Array = (values[:, None] == np.unique(values)[None, :]).astype(float)
     return found
 
@@ -300,7 +301,7 @@ def _means(runs: Sequence[Run]) -> dict[float, float]:
         return {}
     x = np.array([run.log2_hp for run in runs])
     seed = np.array([run.seed for run in runs])
-    values, seeds = _indicators(x), _indicators(seed)
+    values, seeds = indicators(x), indicators(seed)
     fitted = np.linalg.lstsq(
         np.column_stack([values, seeds]), np.array([run.loss for run in runs]), rcond=None
     )[0]

@@ -131,7 +131,7 @@ def _candidates(
                 c=c,
                 gain=(before.loss - loss) / doublings,
                 c_variance=c_variance,
-                gain_variance=(noise + _luck(fit)) / doublings**2,
+                gain_variance=(noise + luck(fit)[0]) / doublings**2,
                 gain_by_c=(mean_shape - at_own) / doublings,
             )
         )
@@ -143,8 +143,8 @@ def _thinned(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     return places[:: max(1, len(places) // _MOST_OPTIMA)]
 
 
-def _luck(fit: BasinFit) -> float:
-    """Variance of a gain by the seeds' luck, in units of the residual variance.
+def luck(fit: BasinFit) -> tuple[float, int]:
+    """Variance of a gain by the seeds' luck, in residual variances, and its degrees of freedom.
 
     From how much gains between neighbouring sizes differ over the seeds.
     """
@@ -157,8 +157,8 @@ def _luck(fit: BasinFit) -> float:
             freedom += len(common) - 1
             fewest = min(fewest, len(common))
     if not freedom or not fit.variance > 0:
-        return 0.0
-    return squares / freedom / fewest / fit.variance
+        return 0.0, 0
+    return squares / freedom / fewest / fit.variance, freedom
 
 
 def _doublings(fit: BasinFit) -> float:

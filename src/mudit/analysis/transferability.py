@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.special import stdtrit
 
-from mudit.analysis.basin import Array, Basin, BasinFit, Interval, Run
+from mudit.analysis.asymptote import asymptote
+from mudit.analysis.basin import Basin, BasinFit, Interval, Run
 from mudit.analysis.regret import gain_per_doubling, regret
 from mudit.records import Verdict
 
@@ -172,48 +172,6 @@ def _extrapolation_cost(fit: BasinFit, octaves: float) -> float:
     line = fit.line(last)
     sides = (line.optimum - octaves, line.optimum + octaves)
     return max(fit.loss_at(last, side) - line.loss for side in sides)
-
-
-def asymptote(fit: BasinFit) -> Interval | None:
-    """Loss at the optimum of an infinite size: A ≥ 0 of A + B·size^-α through the fitted losses.
-
-    The interval is a 95 % profile interval over α in [0.05, 3] for the losses' noise.
-    """
-    if len(fit.fitted) < _SIZES:
-        return None
-    sizes = np.array([float(one.size) for one in fit.fitted])
-    losses = np.array([fit.line(i).loss for i in range(len(sizes))])
-    variance = fit.variance * np.mean([one.block_variance for one in fit.fitted])
-    allowance = float(stdtrit(max(fit.freedom, 1), 0.975)) ** 2 * variance
-    alphas = np.geomspace(0.05, 3, 200)
-    for _ in range(4):  # the noise may tell α apart that lie closer than those tried
-        found = [_power_law((sizes / sizes[-1]) ** -alpha, losses) for alpha in alphas]
-        # Losses are not negative: a power law whose limit is leaves over what A = 0 does.
-        left = np.array([squares + min(a, 0.0) ** 2 / unit for squares, a, unit in found])
-        best, near = int(np.argmin(left)), np.flatnonzero(left <= left.min() + allowance)
-        value = max(found[best][1], 0.0)
-        if not math.isfinite(variance):
-            return Interval(value, 0.0, math.inf)
-        if len(near) > len(alphas) / 2:
-            break
-        first, last = max(near[0] - 1, 0), min(near[-1] + 1, len(alphas) - 1)
-        alphas = np.linspace(alphas[first], alphas[last], len(alphas))
-    reach = [
-        (a - math.sqrt(spare * unit), a + math.sqrt(spare * unit))
-        for squares, a, unit in found
-        if (spare := left.min() + allowance - squares) >= min(a, 0.0) ** 2 / unit
-    ]
-    low, high = min(low for low, _ in reach), max(high for _, high in reach)
-    return Interval(value, max(low, 0.0), max(high, value))
-
-
-def _power_law(x: Array, y: Array) -> tuple[float, float, float]:
-    """Squares left over by A + B·x, A, and A's variance in units of the noise."""
-    columns = np.column_stack([np.ones_like(x), x])
-    inverse = np.linalg.inv(columns.T @ columns)
-    coefficients = inverse @ columns.T @ y
-    squares = float(np.square(y - columns @ coefficients).sum())
-    return squares, float(coefficients[0]), float(inverse[0, 0])
 
 
 # --- the verdict --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mudit.cli.parsing import make_parser, parse
 from mudit.cli.texts import transfer_line, verdict_text
+from mudit.cli.verify import CODES
 from mudit.training import open_splits
 from mudit.tuning import (
     is_grid,
@@ -30,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
         found = read_verdict(folder)
         write_verdict(found, command=command)
         print(verdict_text(found))
-        return 0
+        return CODES[found.verdict]
     config = read_study(folder)
     splits = open_splits(config.data)
     result = write_study_report(

@@ -41,6 +41,7 @@ from mudit.tuning.grid import (
     VerifyConfig,
     grid_jobs,
     grid_points_of,
+    is_grid,
     point_of,
     read_extension,
     same_model,
@@ -220,6 +221,11 @@ def read_verdict(folder: Path) -> TransferVerdict:
     path = folder / "config.json"
     if not path.exists():
         raise DataError(f"{folder} holds no study: there is no config.json in it.")
+    if not is_grid(folder):
+        raise DataError(
+            f"{path} is not that of a verify study, or damaged. Give a folder that `mudit verify` "
+            "has made."
+        )
     config = dataclasses.replace(read_config(VerifyConfig, path), folder=str(folder))
     splits = open_splits(config.data)
     points = grid_points_of(config, read_extension(folder))

@@ -270,3 +270,5 @@ def test_advice_judges_every_size_and_every_validated_step(finished) -> None:
     assert (Path(config.folder) / "figures" / "advice.png").stat().st_size > 10_000
     with pytest.raises(DataError, match="holds no study"):
         advise_study(Path(config.folder) / "figures")
+    with pytest.raises(DataError, match="not that of a verify study"):
+        advise_study(next(Path(config.folder).glob("mup_w8_s0*")))
