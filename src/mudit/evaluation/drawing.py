@@ -83,10 +83,9 @@ class Source:
     def row(self, number: int) -> dict[str, Any]:
         """What is a sample's own: its number, its class or prompt."""
         label = int(self.asked.labels[number])
-        kind: dict[str, Any] = (
-            {"prompt": self.asked.texts[label]} if self.asked.texts else {"class": label}
-        )
-        return {"number": number, **kind, "asked": self.asked.name(label)}
+        if self.asked.texts:
+            return {"number": number, "prompt": self.asked.texts[label]}
+        return {"number": number, "class": label}
 
     def metadata(self, number: int, *, made_by: str) -> dict[str, Any]:
         """What its picture says of itself."""

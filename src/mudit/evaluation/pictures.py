@@ -27,8 +27,8 @@ def save_picture(image: NDArray[np.uint8], path: Path, metadata: Mapping[str, An
     Args:
         image: Shape (H, W, 3).
         path: The file.
-        metadata: What JSON can hold, with `asked`, the prompt or class in words, and `made_by`,
-            program and version.
+        metadata: What JSON can hold, with `number`, `prompt` or `class`, and `made_by`, program
+            and version.
     """
     # Renamed but not flushed: a part is, and pictures can be made from it again.
     aside = path.with_name(f".{path.name}.tmp")
@@ -40,8 +40,8 @@ def save_picture(image: NDArray[np.uint8], path: Path, metadata: Mapping[str, An
 def png_text(metadata: Mapping[str, Any]) -> PngInfo:
     """The text chunks of a PNG; see `save_picture`."""
     info = PngInfo()
-    if "asked" in metadata:
-        info.add_itxt("Description", metadata["asked"])
+    if "number" in metadata:
+        info.add_itxt("Description", metadata.get("prompt") or f"class {metadata['class']}")
     info.add_itxt("Software", metadata["made_by"])
     info.add_itxt(_KEY, json.dumps(metadata, ensure_ascii=False))
     return info
