@@ -278,11 +278,11 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path) -> None:
     few = _peak_of(lambda: draw(256))
     many = _peak_of(lambda: draw(3000))
     size_kb = 3000 * 64 * 64 * 3 // 1024
-    assert many - few < size_kb / 4, "35 MB of images were drawn"
-    kept: list[np.ndarray] = []
-    all_at_once = _peak_of(lambda: kept.append(images_in(tmp_path / "3000.npz")))
-    assert all_at_once - few > size_kb / 2, "the measure sees images that are kept"
-    assert kept[0].shape == (3000, 64, 64, 3)
+    assert many - few < size_kb / 3, "35 MB of images were drawn"
+    kept = images_in(tmp_path / "3000.npz").copy()
+    planted = _peak_of(lambda: draw(200))
+    assert planted - few > size_kb / 2, "the measure sees images that are kept"
+    assert kept.shape == (3000, 64, 64, 3)
 
 
 def test_classes_of_so_many_in_all_are_drawn_uniformly(run, tmp_path) -> None:
