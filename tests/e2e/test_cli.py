@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 import mudit
+from exports import drawn_model, run_config
 from mudit.cli import VERBS, main
 from mudit.cli.parsing import without_secrets
+from mudit.training import save_weights
 
 SMALL = [
     "--workers=1", "--threads=1", "--model.depth=1", "--model.head_dim=8",
@@ -64,7 +66,8 @@ def test_transfer_sample_report_and_resume(capsys, tmp_path) -> None:
     code, out, _ = run(capsys, "sample", "runs/x/target_mup", "--per_class=3", "--steps=2")
     assert (code, "30 images" in out) == (0, True)
     with Image.open("samples.png") as image:
-        assert image.size == (3 * 32, 10 * 32)
+        assert image.size[0] > 3 * 64
+        assert image.size[1] > 10 * 64
     code, out, _ = run(capsys, "report", "runs/x")
     assert code == 0
     # Another config in the same folder: refused, and the difference shown.
@@ -141,6 +144,33 @@ def test_plan_of_a_preset_and_of_a_users_own_model(capsys) -> None:
     assert "| weight | 3×8 | output |" in out
 
 
+def test_sample_says_what_it_writes_and_what_it_cannot(capsys) -> None:
+    for name in ("dit", "mmdit"):
+        config = run_config(name)
+        Path(name).mkdir()
+        Path(f"{name}/config.json").write_text(config.to_json())
+        save_weights(drawn_model(config), Path(f"{name}/ema.safetensors"))
+    quick = ["--steps=2", "--per_class=1"]
+    code, out, err = run(capsys, "sample", "dit", "--out=all", *quick)
+    assert (code, out, err) == (0, "3 images from the model of width 32: all\n", "")
+    Path("prompts.txt").write_text(f"a cat\n\n{'x' * 60}\n")
+    code, out, err = run(capsys, "sample", "mmdit", "--prompts=prompts.txt", *quick)
+    assert (code, out) == (0, "2 images from the model of width 32: samples.png\n")
+    assert err.startswith("  the caption 'xxx"), "a line, not Python's form of a warning"
+    assert "cut off after 40" in err
+    Path("bad.jsonl").write_text("{\n")
+    for argv, expected, words in (
+        (["dit", "--prompts=prompts.txt"], 2, "told a class"),
+        (["mmdit", "--prompts=bad.jsonl"], 3, "bad.jsonl, line 1"),
+        (["dit", "--out=all", "--seed=1"], 2, "seed: 0 there, 1 here"),
+        (["dit", "--out=prompts.txt/below"], 3, "could not write prompts.txt/below"),
+        (["dit", "mmdit"], 2, "cannot stand beside each other"),
+    ):
+        code, out, err = run(capsys, "sample", *argv, *quick)
+        assert (code, out) == (expected, "")
+        assert words in err
+
+
 MISTAKES = {
     "unknown verb": (["trian"], 2, ["trian", "transfer"]),
     "mistyped key": (["transfer", "--proxy.widht=3"], 2, ["proxy.widht", "--proxy.width"]),
@@ -172,6 +202,11 @@ MISTAKES = {
     "device": (["transfer", "--training.device=gpu"], 2, ["training.device", "cuda"]),
     "no images asked": (["sample", "x", "--per_class=0"], 2, ["per_class"]),
     "no format": (["sample", "x", "--out=a.xyz"], 2, ["a.xyz", ".png"]),
+    "no prompts": (["sample", "x", "--prompts=a cat"], 3, ["a cat", "does not exist", "a list"]),
+    "both numbers": (["sample", "x", "--num_samples=3", "--per_class=2"], 2, ["Give one"]),
+    "no batch": (["sample", "x", "--batch_size=0"], 2, ["batch_size"]),
+    "one npz": (["sample", "x", "y", "--out=a.npz"], 2, ["a.npz", "one run"]),
+    "empty run": (["sample"], 2, ["run"]),
     "negative seed": (["sample", "x", "--seed=-3"], 2, ["-3"]),
     "dotted": (["transfer", "--search.space.phi.output=grid(1)"], 2, ["mapping"]),
     "patch": (["transfer", "--model.patch_size=3"], 2, ["patch", "3", "8"]),

@@ -38,7 +38,7 @@ SMALL = {
         "--proxy.steps=4", "--target.batch_size=16", "--target.steps=4", "--training.bank_size=32",
         "--sampling.per_class=1", "--sampling.steps=2",
     ],
-    "sample": ["--per_class=1", "--steps=2"],
+    "sample": ["--steps=2"],
     "check": ["--widths=[16, 32]", "--seeds=2", "--steps=3", "--late_steps=0"],
 }  # fmt: skip
 SMALL["verify"] = [
@@ -98,6 +98,8 @@ def run_command(words: list[str]) -> tuple[int, str]:
     if output is not None:
         assert argv.pop() == ">"
     argv += SMALL.get(argv[0], [])
+    if argv[0] == "sample":
+        argv.append("--num_samples=5" if "--num_samples" in argv else "--per_class=1")
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import TracebackType
 
 from rich.console import Console
@@ -9,10 +10,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from mudit.records import TrialRecord
 
@@ -80,3 +84,62 @@ class Terminal:
         """What the search has cost so far, and will have cost at most."""
         text = f"  search so far: {share:.1%} of the target's FLOPs; at most {most:.1%}"
         self.console.print(text, style="dim", highlight=False)
+
+
+class ImageBars:
+    """A bar for each model that is sampled, with images done, their speed and the time left.
+
+    Warnings within it, of prompts that are cut off, say, are lines above the bars.
+
+    Args:
+        console: Where to draw; bars only if it is a terminal.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._tasks: dict[str, TaskID] = {}
+        self._warnings = warnings.catch_warnings()
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            _Images(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> ImageBars:
+        self._warnings.__enter__()
+        # Not the caller's filters: each prompt that is cut off is said once, and ends nothing.
+        warnings.filterwarnings("default", message="the caption ")
+        warnings.showwarning = lambda message, *_, **__: self.notice(str(message))
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        self._warnings.__exit__(kind, error, trace)
+
+    def notice(self, text: str) -> None:
+        """Something that the user should know."""
+        self.console.print(f"  {text}", style="yellow", highlight=False, markup=False)
+
+    def tick(self, name: str, done: float, total: int) -> None:
+        """Of `total` images of a run, `done` are drawn; a part of one counts."""
+        if name not in self._tasks:
+            # Those that an earlier command drew are no part of this one's speed.
+            self._tasks[name] = self._progress.add_task(name, total=total, completed=int(done))
+        self._progress.update(self._tasks[name], completed=done)
+
+
+class _Images(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """`1,216/50,000 images, 34.5/s`."""
+        speed = f", {task.speed:,.3g}/s" if task.speed else ""
+        return Text(f"{int(task.completed):,}/{task.total or 0:,.0f} images{speed}")

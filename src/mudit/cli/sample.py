@@ -1,31 +1,53 @@
-"""`mudit sample`: images from a trained run."""
+"""`mudit sample`: images from trained runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-from mudit.cli.parsing import make_parser, output_path, parse
-from mudit.diffusion import GuidedChannels, Method, SampleNoise, make_objective
-from mudit.errors import UsageError
-from mudit.evaluation import as_images, generate
-from mudit.training import load_trained, stream_seed
-from mudit.tuning import SamplingConfig
+from mudit import __version__
+from mudit.cli.parsing import make_parser, parse
+from mudit.cli.progress import ImageBars
+from mudit.data import read_prompts
+from mudit.diffusion import GuidedChannels, Method
+from mudit.evaluation import SampleConfig, SampleJob, SamplerConfig, sample_runs
+from mudit.tuning import stop_on_interrupt
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit code."""
-    parser = make_parser("sample", "Draw images from a trained run's averaged weights.")
-    parser.add_argument("run", type=str, help="the run's folder, e.g. runs/digits/target_mup")
+    parser = make_parser(
+        "sample",
+        "Draw images from trained runs' averaged weights. Into a folder or an .npz file, the same "
+        "command again goes on where it stopped.",
+    )
+    parser.add_argument(
+        "run",
+        type=str,
+        nargs="+",
+        help="the run's folder, e.g. runs/digits/target_mup; of several, the same prompts and "
+        "seeds are drawn beside each other",
+    )
     parser.add_argument("--classes", type=list[int], default=[], help="classes; default: all")
     parser.add_argument(
-        "--prompts", type=list[str], default=[], help="texts, for a model that is told texts"
+        "--prompts",
+        type=list[str] | str,
+        default=[],
+        help='texts, for a model that is told texts: a list, e.g. \'["a cat", "a dog"]\', or a '
+        "file: a prompt a line, or .jsonl or .csv with prompt, caption or text",
     )
-    parser.add_argument("--per_class", type=int, default=10, help="images of each class or prompt")
+    parser.add_argument(
+        "--per_class",
+        type=int | None,
+        default=None,
+        help="images of each class or prompt; default: 10, or 3 of each of several runs",
+    )
+    parser.add_argument(
+        "--num_samples",
+        type=int | None,
+        default=None,
+        help="instead, so many in all: classes uniformly at random, prompts in turn",
+    )
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument(
         "--method",
@@ -41,48 +63,56 @@ def run(argv: Sequence[str]) -> int:
         default=None,
         help="noise levels with guidance, e.g. [0, 0.7]; default: all",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
-    parser.add_argument("--out", type=str, default="samples.png", help="the grid, a class in a row")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the noise, by each image's number, and the classes"
+    )
+    parser.add_argument(
+        "--out",
+        type=str,
+        default="samples.png",
+        help="a folder for everything; or FILE.npz for the images alone, or FILE.png for a picture "
+        "of some",
+    )
+    parser.add_argument(
+        "--files",
+        type=bool | None,
+        default=None,
+        help="whether a folder gets a PNG of each image; default: up to 1,000",
+    )
+    parser.add_argument("--batch_size", type=int, default=64, help="images denoised at once")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     options = parse(parser, argv)
-    out, folder = output_path(options.out), Path(options.run)
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise UsageError(f"--out {out}: {out.suffix!r} is no image format; use e.g. .png.")
-    if options.seed < 0:
-        raise UsageError(f"--seed is {options.seed}, expected ≥ 0.")
-    sampling = SamplingConfig(
+    prompts = options.prompts
+    config = SampleConfig(
+        sampler=SamplerConfig(
+            steps=options.steps,
+            method=options.method,
+            cfg_scale=options.cfg_scale,
+            cfg_channels=options.cfg_channels,
+            cfg_interval=options.cfg_interval,
+        ),
+        prompts=read_prompts(Path(prompts)) if isinstance(prompts, str) else tuple(prompts),
+        classes=tuple(options.classes),
         per_class=options.per_class,
-        steps=options.steps,
-        method=options.method,
-        cfg_scale=options.cfg_scale,
-        cfg_channels=options.cfg_channels,
-        cfg_interval=options.cfg_interval,
+        num_samples=options.num_samples,
+        seed=options.seed,
     )
-    trained = load_trained(folder, device=options.device, prompts=options.prompts)
-    classes = options.classes or list(range(trained.conditioning.num_classes))
-    labels = torch.tensor(classes).repeat_interleave(sampling.per_class)
-    x = generate(
-        trained.model,
-        trained.conditioning,
-        make_objective(trained.config.objective),
-        labels,
-        noise=SampleNoise.of(len(labels), seed=stream_seed(options.seed, "sample")),
-        steps=sampling.steps,
-        method=sampling.method,
-        cfg_scale=sampling.cfg_scale,
-        cfg_channels=sampling.cfg_channels,
-        cfg_interval=sampling.cfg_interval,
-    )
-    _save_grid(as_images(x), rows=len(classes), path=out)
-    print(f"{len(x)} images from the model of width {trained.config.model.width}: {out}")
+    with ImageBars() as bars, stop_on_interrupt() as should_stop:
+        job = SampleJob(
+            files=options.files,
+            batch_size=options.batch_size,
+            device=options.device,
+            made_by=f"mudit {__version__}",
+            on_progress=bars.tick,
+            on_notice=bars.notice,
+            should_stop=should_stop,
+        )
+        drawn = sample_runs(
+            [Path(folder) for folder in options.run], Path(options.out), config, job
+        )
+    widths = " and ".join(str(width) for width in drawn.widths)
+    models = f"the model of width {widths}"
+    if len(drawn.widths) > 1:
+        models = f"each of the models of widths {widths}"
+    print(f"{drawn.num_images:,} images from {models}: {drawn.path}")
     return 0
-
-
-def _save_grid(images: np.ndarray, *, rows: int, path: Path) -> None:
-    count, height, width, channels = images.shape
-    columns = count // rows
-    grid = images.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    grid = grid.reshape(rows * height, columns * width, channels)
-    scale = max(1, 32 // height)  # tiny images are enlarged, pixel by pixel
-    grid = grid.repeat(scale, axis=0).repeat(scale, axis=1)
-    Image.fromarray(grid.squeeze(-1) if channels == 1 else grid).save(path)

@@ -7,6 +7,7 @@ from mudit.data.encoders import TextEncoder, TextSizes, open_text_encoder
 from mudit.data.folder import FolderDataset
 from mudit.data.images import centre_crop
 from mudit.data.order import batch_indices, flips, permutation
+from mudit.data.prompts import read_prompts
 from mudit.data.sources import open_dataset
 from mudit.data.text import TextFeatures, captions_of, class_captions, encode_captions
 
@@ -30,4 +31,5 @@ __all__ = [
     "open_dataset",
     "open_text_encoder",
     "permutation",
+    "read_prompts",
 ]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,14 +18,84 @@ from mudit.diffusion import (
     Method,
     Objective,
     SampleNoise,
+    SamplerStep,
+    check_interval,
     guided,
+    make_objective,
     resolve_method,
     sample,
     to_uint8,
 )
 from mudit.errors import UsageError
 from mudit.models import ModelConfig
-from mudit.training import Conditioning
+from mudit.training import Conditioning, Trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How images are drawn from a model.
+
+    Attributes:
+        steps: Denoising steps.
+        method: For ddpm and vp_sde `ddim` (deterministic), `ddpm` (ancestral) or `dpm++`; for flow
+            `euler`, `heun`, `sde` or `dpm++`. None: the first of these.
+        cfg_scale: Classifier-free guidance; 1: none.
+        cfg_channels: Which channels are guided: `all`, or DiT's `first_three`.
+        cfg_interval: Noise levels, in [0, 1], between which there is guidance; None: everywhere.
+    """
+
+    _group: ClassVar[str] = ""  # before the fields' names in messages
+
+    steps: int = 50
+    method: Method | None = None
+    cfg_scale: float = 1.5
+    cfg_channels: GuidedChannels = "all"
+    cfg_interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.cfg_interval is not None:
+            check_interval(self.cfg_interval)
+        if self.steps < 2:
+            raise UsageError(f"{self._group}steps is {self.steps}, expected at least 2.")
+
+
+def images_of(
+    trained: Trained,
+    labels: Tensor,
+    sampler: SamplerConfig,
+    *,
+    noise: SampleNoise,
+    batch_size: int = 256,
+    callback: Callable[[SamplerStep], None] | None = None,
+) -> NDArray[np.uint8]:
+    """Images of a trained run, as bytes.
+
+    Args:
+        trained: The run.
+        labels: Classes, or numbers of prompts, shape (N,).
+        sampler: How to draw.
+        noise: Each sample's own.
+        batch_size: Images denoised at once.
+        callback: Called once per step of each batch.
+
+    Returns:
+        Shape (N, H, W, C).
+
+    Raises:
+        UsageError: As `generate`, or the model makes NaN.
+    """
+    options = {f.name: getattr(sampler, f.name) for f in dataclasses.fields(SamplerConfig)}
+    x = generate(
+        trained.model,
+        trained.conditioning,
+        make_objective(trained.config.objective),
+        labels,
+        noise=noise,
+        batch_size=batch_size,
+        callback=callback,
+        **options,
+    )
+    return as_images(x)
 
 
 @torch.no_grad()
@@ -37,6 +112,7 @@ def generate(
     cfg_channels: GuidedChannels = "all",
     cfg_interval: tuple[float, float] | None = None,
     batch_size: int = 256,
+    callback: Callable[[SamplerStep], None] | None = None,
 ) -> Tensor:
     """Samples of the classes in `labels`, in data space.
 
@@ -53,6 +129,7 @@ def generate(
         cfg_channels: Which channels are guided.
         cfg_interval: Noise levels, in [0, 1], between which there is guidance; None: everywhere.
         batch_size: Images denoised at once.
+        callback: Called once per step of each batch.
 
     Returns:
         Shape (N, C, H, W), on the CPU; data lie in [-1, 1].
@@ -94,6 +171,7 @@ def generate(
             method=method,
             sampling_steps=steps,
             noise=noise[part],
+            callback=callback,
         )
         done.append(x0.cpu())
     return torch.cat(done)

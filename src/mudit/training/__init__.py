@@ -13,13 +13,20 @@ from mudit.training.config import (
     claim_folder,
     parse_config,
     read_config,
+    refuse_other_config,
 )
-from mudit.training.files import exclusive, write_text, write_whole
+from mudit.training.files import disk_errors, exclusive, write_text, write_whole
 from mudit.training.flops import step_flops, trainable_parameters
 from mudit.training.hyperparameters import Hyperparameters, check_value
 from mudit.training.randomness import generator, stream_seed
 from mudit.training.schedule import ScheduleConfig, lr_factor
-from mudit.training.trained import Trained, load_trained
+from mudit.training.trained import (
+    Trained,
+    finished_run,
+    load_trained,
+    prompt_conditioning,
+    run_encoder,
+)
 from mudit.training.trainer import (
     end_paused,
     flops_of_step,
@@ -48,8 +55,10 @@ __all__ = [
     "ValidationBank",
     "check_value",
     "claim_folder",
+    "disk_errors",
     "end_paused",
     "exclusive",
+    "finished_run",
     "flops_of_step",
     "generator",
     "load_trained",
@@ -58,9 +67,12 @@ __all__ = [
     "make_plan",
     "open_splits",
     "parse_config",
+    "prompt_conditioning",
     "read_config",
     "read_trial",
+    "refuse_other_config",
     "resolve_device",
+    "run_encoder",
     "rung_file",
     "save_encoder",
     "save_text_features",

@@ -25,6 +25,9 @@ from mudit.training.schedule import ScheduleConfig
 # [REPA] §4: after the 8th of SiT-XL's 28 blocks.
 _REPA_BLOCK, _REPA_DEPTH = 8, 28
 
+# Letters of two lists that are shown in full where they differ.
+_LONG = 160
+
 Precision: TypeAlias = Literal["fp32", "tf32", "bf16"]
 T = TypeVar("T")
 
@@ -295,8 +298,13 @@ def read_config(cls: type[T], path: Path) -> T:
         raise UsageError(f"{path}: {error}") from None
 
 
-def claim_folder(folder: Path, text: str) -> None:
+def claim_folder(folder: Path, text: str, *, option: str = "--folder") -> None:
     """Write `config.json` into a new folder, or make sure that an old one holds the same config.
+
+    Args:
+        folder: Made if absent.
+        text: The config, as JSON.
+        option: Of the command line, that names the folder.
 
     Raises:
         ConfigMismatchError: It holds another; the message shows the difference.
@@ -309,17 +317,33 @@ def claim_folder(folder: Path, text: str) -> None:
         temporary.replace(path)
         return
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = path.read_text(encoding="utf-8")
+        json.loads(old)
     except ValueError:
         raise ConfigMismatchError(
-            f"{path} is damaged. Delete {folder}, or choose another folder with --folder."
+            f"{path} is damaged. Delete {folder}, or choose another folder with {option}."
         ) from None
-    if differences := list(_differences("", old, json.loads(text))):
+    refuse_other_config(folder, old, text, option=option)
+
+
+def refuse_other_config(place: Path, old: str, new: str, *, option: str = "--folder") -> None:
+    """Make sure that two configs, as JSON, are the same.
+
+    Args:
+        place: A folder or file that the old one made.
+        old: The config there.
+        new: The config here.
+        option: Of the command line, that names the place.
+
+    Raises:
+        ConfigMismatchError: They differ; the message shows in what.
+    """
+    if differences := list(_differences("", json.loads(old), json.loads(new))):
         shown = "\n".join(f"  {line}" for line in differences[:12])
         raise ConfigMismatchError(
-            f"{folder} was made by another config, and mixing the two would make its results "
+            f"{place} was made by another config, and mixing the two would make its results "
             f"meaningless. It differs in:\n{shown}\nRepeat the first command to resume it, choose "
-            "another folder with --folder, or delete it."
+            f"another name with {option}, or delete it."
         )
 
 
@@ -329,7 +353,21 @@ def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
             inner = f"{key}.{name}" if key else name
             yield from _differences(inner, old.get(name), new.get(name))
     elif _spaceless(old) != _spaceless(new):
-        yield f"{key}: {json.dumps(old)} there, {json.dumps(new)} here"
+        there, here = json.dumps(old, ensure_ascii=False), json.dumps(new, ensure_ascii=False)
+        if len(there) + len(here) > _LONG and isinstance(old, list) and isinstance(new, list):
+            yield from _list_differences(key, old, new)
+        else:
+            yield f"{key}: {there} there, {here} here"
+
+
+def _list_differences(key: str, old: list[Any], new: list[Any]) -> Iterator[str]:
+    """Long lists, such as prompts: how many, and the first that differs."""
+    if len(old) != len(new):
+        yield f"{key}: {len(old)} of them there, {len(new)} here"
+    for place, (one, other) in enumerate(zip(old, new)):
+        if found := list(_differences(f"{key}[{place}]", one, other)):
+            yield found[0]
+            return
 
 
 def _spaceless(value: Any) -> Any:

@@ -35,7 +35,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         what = "no space is left on the device" if full else str(error)
         raise EnvironmentFailure(
             f"could not write {path}: {what}. What was saved before is whole; make room or choose "
-            "another folder with --folder, and repeat the command to go on from there."
+            "another folder, and repeat the command to go on from there."
         ) from error
 
 
@@ -69,7 +69,11 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def exclusive(
-    folder: Path, *, wait_seconds: float = 0.0, should_stop: Callable[[], bool] | None = None
+    folder: Path,
+    *,
+    wait_seconds: float = 0.0,
+    should_stop: Callable[[], bool] | None = None,
+    option: str = "--folder",
 ) -> Iterator[None]:
     """Hold a folder; the lock goes with the process, however that ends.
 
@@ -77,6 +81,7 @@ def exclusive(
         folder: Made if absent.
         wait_seconds: How long to wait for a process that holds it; may be infinite.
         should_stop: Asked while it waits.
+        option: Of the command line, that names the folder.
 
     Raises:
         FolderBusyError: Another process holds it.
@@ -95,7 +100,7 @@ def exclusive(
                 if time.monotonic() >= deadline:
                     raise FolderBusyError(
                         f"another process is at work in {folder}. Wait for it or stop it, or "
-                        "choose another folder with --folder."
+                        f"choose another folder with {option}."
                     ) from None
                 if should_stop is not None and should_stop():
                     raise Interrupted(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from mudit.data import open_text_encoder
+from mudit.data import TextEncoder, open_text_encoder
 from mudit.errors import DataError, UsageError
 from mudit.models import builder, is_text_conditioned
 from mudit.training.checkpoint import load_weights
@@ -31,6 +31,21 @@ class Trained(NamedTuple):
     conditioning: Conditioning
 
 
+def finished_run(folder: Path) -> RunConfig:
+    """The config of the finished run in `folder`.
+
+    Raises:
+        DataError: There is none.
+        UsageError: Its config is not valid.
+    """
+    if not (folder / "ema.safetensors").exists():
+        raise DataError(
+            f"{folder} holds no finished run: there is no ema.safetensors in it. Expected the "
+            "folder of `mudit train`, or of a study's target, e.g. runs/digits/target_mup."
+        )
+    return read_config(RunConfig, folder / "config.json")
+
+
 def load_trained(folder: Path, *, device: str = "auto", prompts: Sequence[str] = ()) -> Trained:
     """Returns the model of the run in `folder`.
 
@@ -45,9 +60,7 @@ def load_trained(folder: Path, *, device: str = "auto", prompts: Sequence[str] =
         EnvironmentFailure: The device is not there, or the text encoder cannot be had.
         UsageError: There are prompts for a model that takes classes, or none for one of captions.
     """
-    if not (folder / "ema.safetensors").exists():
-        raise DataError(f"{folder} holds no finished run: there is no ema.safetensors in it.")
-    config = read_config(RunConfig, folder / "config.json")
+    config = finished_run(folder)
     model = builder(config.model)(config.model.width)
     load_weights(model, folder / "ema.safetensors")
     model.to(resolve_device(device)).eval()
@@ -71,9 +84,33 @@ def _conditioning(
             "'[\"a red apple\"]'."
         )
     if prompts:
-        assert config.model.caption_dim is not None
-        encoder = open_text_encoder(config.text.encoder, bytes_dim=config.model.caption_dim)
-        features = encoder.encode([*captions, ""], tokens=tokens)
-        return Conditioning.of(config.model, captions, model, features=features)
+        return prompt_conditioning(config, model, prompts, run_encoder(config))
     features_kept = text_features(config.text, captions, folder, tokens=tokens)
     return Conditioning.of(config.model, captions, model, features=features_kept)
+
+
+def run_encoder(config: RunConfig) -> TextEncoder:
+    """The frozen text encoder of a text-conditioned run.
+
+    Raises:
+        EnvironmentFailure: It cannot be had.
+    """
+    assert is_text_conditioned(config.model)
+    assert config.model.caption_dim is not None
+    return open_text_encoder(config.text.encoder, bytes_dim=config.model.caption_dim)
+
+
+def prompt_conditioning(
+    config: RunConfig, model: nn.Module, prompts: Sequence[str], encoder: TextEncoder
+) -> Conditioning:
+    """What a text-conditioned run's model is told of prompts, by their number.
+
+    Args:
+        config: The run's.
+        model: Its model.
+        prompts: Texts; a longer one than the run's captions is cut off with a warning.
+        encoder: `run_encoder` of the run.
+    """
+    assert is_text_conditioned(config.model)
+    features = encoder.encode([*prompts, ""], tokens=config.model.caption_tokens)
+    return Conditioning.of(config.model, prompts, model, features=features)

@@ -14,6 +14,7 @@ from mudit.tuning.config import (
 from mudit.tuning.coordinate_check import CoordinateCheck, coordinate_check
 from mudit.tuning.grid import VerifyConfig, is_grid
 from mudit.tuning.listener import Listener
+from mudit.tuning.pool import stop_on_interrupt
 from mudit.tuning.pruning import PruningConfig
 from mudit.tuning.search import NoBestPoint
 from mudit.tuning.space import PAPER_SPACE
@@ -67,6 +68,7 @@ __all__ = [
     "read_control",
     "read_study",
     "read_verdict",
+    "stop_on_interrupt",
     "train_target",
     "transfer",
     "verify",

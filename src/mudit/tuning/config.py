@@ -7,17 +7,12 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 from mudit.data import Splits, TextSizes, batch_indices, captions_of, open_text_encoder
-from mudit.diffusion import (
-    GuidedChannels,
-    Method,
-    ObjectiveConfig,
-    check_interval,
-    resolve_method,
-)
+from mudit.diffusion import ObjectiveConfig, resolve_method
 from mudit.errors import UsageError
+from mudit.evaluation import SamplerConfig
 from mudit.models import ModelConfig as CompleteModelConfig
 from mudit.models import config_for, is_text_conditioned, scale_to_width
 from mudit.parametrization import Parametrization
@@ -109,36 +104,24 @@ class SearchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
+class SamplingConfig(SamplerConfig):
     """How the trained target is sampled, with its averaged weights.
 
     Attributes:
         per_class: Samples of each class.
         classes: At most so many classes are sampled, the first ones.
-        steps: Denoising steps.
-        method: For ddpm and vp_sde `ddim` (deterministic), `ddpm` (ancestral) or `dpm++`; for flow
-            `euler`, `heun`, `sde` or `dpm++`. None: the first of these.
-        cfg_scale: Classifier-free guidance; 1: none.
-        cfg_channels: Which channels are guided: `all`, or DiT's `first_three`.
-        cfg_interval: Noise levels, in [0, 1], between which there is guidance; None: everywhere.
     """
+
+    _group: ClassVar[str] = "sampling."
 
     per_class: int = 20
     classes: int = 10
-    steps: int = 50
-    method: Method | None = None
-    cfg_scale: float = 1.5
-    cfg_channels: GuidedChannels = "all"
-    cfg_interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.cfg_interval is not None:
-            check_interval(self.cfg_interval)
-        for name, least in (("per_class", 1), ("classes", 1), ("steps", 2)):
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"sampling.{name} is {getattr(self, name)}, expected at least {least}."
-                )
+        super().__post_init__()
+        for name in ("per_class", "classes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"sampling.{name} is {getattr(self, name)}, expected at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True)

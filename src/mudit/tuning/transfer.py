@@ -23,9 +23,9 @@ import torch
 
 from mudit.analysis import Workload, grouped_cost_ratio
 from mudit.data import Splits
-from mudit.diffusion import SampleNoise, make_objective
+from mudit.diffusion import SampleNoise
 from mudit.errors import UsageError
-from mudit.evaluation import as_images, generate
+from mudit.evaluation import images_of
 from mudit.parametrization import Parametrization, Plan
 from mudit.records import TrialRecord
 from mudit.training import (
@@ -252,7 +252,6 @@ def draw_samples(
 def _draw_samples(
     config: StudyConfig, splits: Splits, parametrization: Parametrization, path: Path
 ) -> None:
-    options = config.sampling
     torch.set_num_threads(config.threads)
     chosen = sampled_labels(config, splits)
     names = splits.train.class_names
@@ -261,23 +260,13 @@ def _draw_samples(
         device=_device_here(config),
         prompts=[names[label] for label in chosen] if splits.train.captioned else (),
     )
-    labels = torch.arange(len(chosen)).repeat_interleave(options.per_class)
-    x = generate(
-        trained.model,
-        trained.conditioning,
-        make_objective(trained.config.objective),
-        labels,
-        noise=SampleNoise.of(len(labels), seed=stream_seed(config.seed, "sample")),
-        steps=options.steps,
-        method=options.method,
-        cfg_scale=options.cfg_scale,
-        cfg_channels=options.cfg_channels,
-        cfg_interval=options.cfg_interval,
-    )
+    labels = torch.arange(len(chosen)).repeat_interleave(config.sampling.per_class)
+    noise = SampleNoise.of(len(labels), seed=stream_seed(config.seed, "sample"))
+    images = images_of(trained, labels, config.sampling, noise=noise)
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:
-            np.savez(file, arr_0=as_images(x), labels=np.array(chosen)[labels.numpy()])
+            np.savez(file, arr_0=images, labels=np.array(chosen)[labels.numpy()])
 
     write_whole(path, write)
 

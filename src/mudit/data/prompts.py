@@ -1,0 +1,94 @@
+"""Prompts from a file: a text a line, JSONL or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from mudit.errors import DataError
+
+# The columns of a JSONL or CSV file that hold the text, the first that is there.
+PROMPT_KEYS = ("prompt", "caption", "text")
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """The prompts of a file, in order; blank lines are passed over.
+
+    Args:
+        path: `.jsonl`: an object, or a string, a line; `.csv`: with a line of column names; any
+            other: a prompt a line. UTF-8.
+
+    Raises:
+        DataError: There is no such file, it cannot be read, or it holds no prompts.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(
+            f"the file of prompts {path} {what}. Give a file with a prompt a line (.txt), .jsonl "
+            "or .csv; or the prompts themselves as a list, e.g. --prompts '[\"a red apple\"]'."
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the file of prompts {path} is not UTF-8: byte {error.start} cannot be read. Save it "
+            "as UTF-8 text."
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"the file of prompts {path} cannot be read ({error.strerror}). Check its permissions."
+        ) from error
+    read = {".jsonl": _jsonl, ".csv": _csv}.get(path.suffix.lower(), _lines)
+    prompts = tuple(prompt for line in read(text, path) if (prompt := line.strip()))
+    if not prompts:
+        raise DataError(
+            f"the file of prompts {path} has none: all its lines are blank. Write one a line."
+        )
+    return prompts
+
+
+def _lines(text: str, path: Path) -> Iterator[str]:
+    # Not str.splitlines, which also cuts at characters that may stand within a prompt.
+    return iter(text.replace("\r\n", "\n").split("\n"))
+
+
+def _jsonl(text: str, path: Path) -> Iterator[str]:
+    for number, line in enumerate(_lines(text, path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: no JSON ({error}). Correct it.") from None
+        found = row if isinstance(row, str) else _text_in(row) if isinstance(row, dict) else None
+        if found is None:
+            raise DataError(
+                f"{path}, line {number}: no prompt in it; expected a string, or an object with a "
+                f'text under one of {", ".join(PROMPT_KEYS)}: {{"prompt": "a red apple"}}.'
+            )
+        yield found
+
+
+def _csv(text: str, path: Path) -> Iterator[str]:
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if not set(rows.fieldnames or ()) & set(PROMPT_KEYS):
+            shown = ", ".join(rows.fieldnames or ()) or "none"
+            raise DataError(
+                f"the first line of {path} has the columns {shown}; expected one of "
+                f"{', '.join(PROMPT_KEYS)}. Add it; or name the file .txt for a prompt a line."
+            )
+        for row in rows:
+            yield _text_in(row) or ""
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {rows.line_num + 1}: no CSV ({error}). Correct it."
+        ) from None
+
+
+def _text_in(row: dict[str, object]) -> str | None:
+    found = next((row[key] for key in PROMPT_KEYS if key in row), None)
+    return found if isinstance(found, str) else None
