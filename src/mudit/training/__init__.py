@@ -16,7 +16,7 @@ from mudit.training.config import (
 )
 from mudit.training.files import exclusive, write_text, write_whole
 from mudit.training.flops import step_flops, trainable_parameters
-from mudit.training.hyperparameters import Hyperparameters, check_value
+from mudit.training.hyperparameters import Hyperparameters, check_name, check_value
 from mudit.training.randomness import generator, stream_seed
 from mudit.training.schedule import ScheduleConfig, lr_factor
 from mudit.training.trained import Trained, load_trained
@@ -46,6 +46,7 @@ __all__ = [
     "Trained",
     "TrainingConfig",
     "ValidationBank",
+    "check_name",
     "check_value",
     "claim_folder",
     "end_paused",

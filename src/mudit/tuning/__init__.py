@@ -5,6 +5,7 @@ from mudit.tuning.cluster import RayConfig
 from mudit.tuning.config import (
     DEFAULT_ARCHITECTURE,
     ExperimentConfig,
+    FinalsConfig,
     ModelConfig,
     SamplingConfig,
     SearchConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "CoordinateCheck",
     "ExperimentConfig",
     "FailedSearch",
+    "FinalsConfig",
     "Listener",
     "ModelConfig",
     "NoBestPoint",

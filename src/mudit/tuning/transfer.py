@@ -6,6 +6,7 @@ A study is one folder:
     optuna.db              the searches, `search-mup` and `search-sp`, if no storage is given
     queue_id               what tells the study from others, if a storage is given
     mup_lr=2^-8_3fa2b1/    a trial (training.trainer says what is in it)
+    final_mup_lr=2^-8_…/   a longer run of one of the best points
     target_mup/            the target's training; `target_sp/` the control's
     samples/               what the trained models drew, `.npz` with `arr_0` and `labels`
     report.html, figures/  the report
@@ -17,6 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +44,7 @@ from mudit.training import (
 )
 from mudit.training.config import RunConfig
 from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
+from mudit.tuning.finals import final_jobs, final_task, run_finals
 from mudit.tuning.listener import Listener, Silent
 from mudit.tuning.pool import Job, stop_on_interrupt
 from mudit.tuning.queue import open_cluster, run_alone
@@ -75,8 +78,9 @@ class Preview:
         config: The complete config.
         plan: The target's plan.
         trials: Trials of the search.
-        search_flops: FLOPs of the search, if no trial is ended early.
-        least_flops: FLOPs of the search, if all but one are ended at the first rung.
+        finals: Longer runs of the best points, at most.
+        search_flops: FLOPs of the search, if no trial is ended early, and of the finals.
+        least_flops: FLOPs of the same, if all but one are ended at the first rung.
         target_flops: FLOPs of the target's training.
         cost_ratio: `search_flops` over one target training, by Eq. (1).
     """
@@ -84,6 +88,7 @@ class Preview:
     config: StudyConfig
     plan: Plan
     trials: int
+    finals: int
     search_flops: float
     least_flops: float
     target_flops: float
@@ -104,7 +109,8 @@ def preview(config: StudyConfig) -> Preview:
     plan = make_plan(target)
     proxy = make_plan(trial)
 
-    flops = flops_of_step(trial)
+    flops, finals = flops_of_step(trial), config.search.finals
+    finals_flops = flops * finals.steps * finals.most_runs
 
     def workload(task: TaskConfig, plan: Plan, trials: int = 1) -> Workload:
         sizes = [int(np.prod(row.shape)) for row in plan.rows if row.trainable]
@@ -112,16 +118,19 @@ def preview(config: StudyConfig) -> Preview:
             parameters=sum(sizes), batch_size=task.batch_size, steps=task.steps, trials=trials
         )
 
+    searches = [workload(config.proxy, proxy, config.trials)]
+    if finals.most_runs:
+        searches.append(workload(final_task(config), proxy, finals.most_runs))
     return Preview(
         config=config,
         plan=plan,
         trials=config.trials,
-        search_flops=flops * trial.steps * config.trials,
-        least_flops=flops * (trial.steps + [*trial.rungs, trial.steps][0] * (config.trials - 1)),
+        finals=finals.most_runs,
+        search_flops=flops * trial.steps * config.trials + finals_flops,
+        least_flops=flops * (trial.steps + [*trial.rungs, trial.steps][0] * (config.trials - 1))
+        + finals_flops,
         target_flops=flops_of_step(target) * target.steps,
-        cost_ratio=grouped_cost_ratio(
-            [workload(config.proxy, proxy, config.trials)], workload(config.target, plan)
-        ),
+        cost_ratio=grouped_cost_ratio(searches, workload(config.target, plan)),
     )
 
 
@@ -172,7 +181,7 @@ def transfer(
         control: Branch | FailedSearch | None = None
         if config.control == "sp":
             try:
-                control = _branch(config, splits, "sp", main.trials, listener, should_stop)
+                control = _branch(config, splits, "sp", main, listener, should_stop)
             except NoBestPoint as error:  # a result of the control, not the study's end
                 listener.stage(f"the control ends here: {error}")
                 control = FailedSearch(parametrization="sp", trials=error.trials)
@@ -286,40 +295,20 @@ def _branch(
     config: StudyConfig,
     splits: Splits,
     parametrization: Parametrization,
-    shared: tuple[TrialRecord, ...] | None,
+    other: Branch | None,
     listener: Listener,
     should_stop: Callable[[], bool],
 ) -> Branch:
-    """Search and target under one parametrization; `shared`: the main search's trials."""
-    if shared is not None and shares_search(config):
-        trials = shared
+    """Search and target under one parametrization; `other`: the main branch."""
+    if other is not None and shares_search(config):
+        trials, finals, best = other.trials, other.finals, other.best
     else:
-        listener.stage(
-            f"searching {config.trials} points under {parametrization} on the proxy, "
-            f"width {config.proxy.width}"
-        )
-        target = target_run_config(config, splits, config.hps, parametrization)
-        target_flops = flops_of_step(target) * target.steps
-
-        def ended(record: TrialRecord) -> None:
-            listener.ended(record)
-            spent = spending(config, trial_jobs(config, splits, parametrization))
-            listener.spent(spent.so_far / target_flops, spent.most / target_flops)
-
-        trials = search(
-            config,
-            splits,
-            parametrization=parametrization,
-            on_tick=listener.tick,
-            on_end=ended,
-            should_stop=should_stop,
-            on_notice=listener.notice,
-        )
-    best = best_trial(trials)
-    hps = config.hps.updated({name: best.hps[name] for name in config.search.space})
+        trials, finals = _searched(config, splits, parametrization, listener, should_stop)
+        best = best_trial(finals or trials)
+    hps = config.hps.updated({name: best.hps[name] for name in config.tuned})
     listener.stage(
         f"training the target under {parametrization}, width {config.target.width}, with "
-        + ", ".join(f"{name} = {best.hps[name]:.4g}" for name in config.search.space)
+        + ", ".join(f"{name} = {best.hps[name]:.4g}" for name in config.tuned)
     )
     key = f"target_{parametrization}"
     run = target_run_config(config, splits, hps, parametrization)
@@ -331,4 +320,41 @@ def _branch(
         on_notice=listener.notice,
     )
     listener.ended(trained)
-    return Branch(parametrization=parametrization, trials=trials, best=best, target=trained)
+    return Branch(
+        parametrization=parametrization, trials=trials, best=best, target=trained, finals=finals
+    )
+
+
+def _searched(
+    config: StudyConfig,
+    splits: Splits,
+    parametrization: Parametrization,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> tuple[tuple[TrialRecord, ...], tuple[TrialRecord, ...]]:
+    """The search's trials, and its finals."""
+    target = target_run_config(config, splits, config.hps, parametrization)
+    target_flops = flops_of_step(target) * target.steps
+    last: list[Job] | None = None
+
+    def ended(record: TrialRecord) -> None:
+        listener.ended(record)
+        spent = spending(config, trial_jobs(config, splits, parametrization), last)
+        listener.spent(spent.so_far / target_flops, spent.most / target_flops)
+
+    told: dict[str, Any] = {
+        "on_tick": listener.tick,
+        "on_end": ended,
+        "should_stop": should_stop,
+        "on_notice": listener.notice,
+    }
+    listener.stage(
+        f"searching {config.trials} points under {parametrization} on the proxy, "
+        f"width {config.proxy.width}"
+    )
+    trials = search(config, splits, parametrization=parametrization, **told)
+    last = final_jobs(config, splits, parametrization, trials)
+    if not last:
+        return trials, ()
+    listener.stage(f"finals: {len(last)} runs of {config.search.finals.steps} steps")
+    return trials, run_finals(config, last, parametrization=parametrization, **told)
