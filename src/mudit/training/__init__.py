@@ -1,6 +1,6 @@
 """One training run: config, trainer, checkpoints, validation bank."""
 
-from mudit.training.alignment import ENCODER_FILE, save_encoder
+from mudit.training.alignment import ENCODER_FILE, check_encoder, save_encoder
 from mudit.training.checkpoint import load_weights, save_weights
 from mudit.training.conditioning import TEXT_FILE, Conditioning, save_text_features
 from mudit.training.config import (
@@ -46,6 +46,7 @@ __all__ = [
     "Trained",
     "TrainingConfig",
     "ValidationBank",
+    "check_encoder",
     "check_name",
     "check_value",
     "claim_folder",

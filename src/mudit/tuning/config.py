@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
-from mudit.data import Splits, TextSizes, batch_indices, captions_of, open_text_encoder
+from mudit.data import (
+    DeclaredDataset,
+    Splits,
+    TextSizes,
+    captions_of,
+    check_batch_size,
+    open_text_encoder,
+)
 from mudit.diffusion import (
     GuidedChannels,
     Method,
@@ -66,6 +73,8 @@ class ModelConfig:
         init: The initialisation, apart from the parametrization: `ARCHITECTURE_mup` (for μP, as
             the paper's code does; default) or `ARCHITECTURE` (the original).
         caption_dim: Size of a token of text from the encoder `bytes`; others have their own.
+        mlp: Of mmdit: `gelu`, or `swiglu` with three matrices of the same hidden size.
+        conv: Of uvit: whether a convolution of 3×3 pixels ends the model.
     """
 
     architecture: Architecture = DEFAULT_ARCHITECTURE
@@ -75,6 +84,17 @@ class ModelConfig:
     mlp_ratio: float = 4.0
     init: str | None = None
     caption_dim: int = 64
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    conv: bool = True
+
+    def __post_init__(self) -> None:
+        for name, architecture in (("mlp", "mmdit"), ("conv", "uvit")):
+            default = type(self).__dataclass_fields__[name].default
+            if self.architecture != architecture and getattr(self, name) != default:
+                raise UsageError(
+                    f"model.{name} is {getattr(self, name)!r}, which only {architecture} has; "
+                    f"expected {default!r} with {self.architecture}."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,7 +388,11 @@ def model_config(
         UsageError: The width is no multiple of head_dim, or the image of the patch.
     """
     dataset, model = splits.train, config.model
-    text = _text_sizes(config.text, model.caption_dim, captions_of(dataset))
+    text = (
+        dataset.text
+        if isinstance(dataset, DeclaredDataset) and dataset.text is not None
+        else _text_sizes(config.text, model.caption_dim, captions_of(dataset))
+    )
     sizes: CompleteModelConfig = config_for(
         model.architecture,
         init=init,
@@ -384,6 +408,8 @@ def model_config(
         caption_dim=text.dim,
         caption_tokens=text.tokens,
         pooled_dim=text.pooled_dim,
+        mlp=model.mlp,
+        conv=model.conv,
     )
     return scale_to_width(sizes, width)
 
@@ -422,7 +448,7 @@ def run_config(
         UsageError: The model cannot have that width, or there are fewer images than in a batch.
     """
     seed = config.seed if seed is None else seed
-    batch_indices(splits.train.num_samples, task.batch_size, seed, 0)
+    check_batch_size(splits.train.num_samples, task.batch_size)
     init = config.model.init
     if parametrization == "sp" and config.control_init is not None:
         init = config.control_init

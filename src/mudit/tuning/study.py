@@ -19,6 +19,7 @@ from mudit.records import TrialRecord
 from mudit.training import (
     ENCODER_FILE,
     TEXT_FILE,
+    check_encoder,
     claim_folder,
     exclusive,
     read_config,
@@ -197,10 +198,14 @@ def prepare_encoder(
 ) -> None:
     """Train the data's own classifier once for all runs of a study that aligns tokens with it.
 
+    Another encoder is made sure of.
+
     Raises:
         DataError: The data have fewer than two classes.
+        EnvironmentFailure: The encoder cannot be had.
         Interrupted: `should_stop` said so, while another command was at it.
     """
+    check_encoder(config.repa.encoder)
     path = Path(config.folder) / ENCODER_FILE
     if config.repa.encoder != "classifier" or path.exists():
         return

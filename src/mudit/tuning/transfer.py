@@ -95,15 +95,23 @@ class Preview:
     cost_ratio: float
 
 
-def preview(config: StudyConfig) -> Preview:
+def preview(config: StudyConfig, *, declared: Splits | None = None) -> Preview:
     """The config, plan and cost of a study, without running it.
+
+    Args:
+        config: The study.
+        declared: What is known of data that need not be there, nor the machine that trains; None:
+            the data are opened, and the device must be there.
 
     Raises:
         MuditError: As `transfer`, for what can be seen beforehand.
     """
-    splits = open_splits(config.data)
-    config = resolved(config, splits)
-    resolve_device(config.training.device)
+    if declared is None:
+        splits = open_splits(config.data)
+        config = resolved(config, splits)
+        resolve_device(config.training.device)
+    else:
+        splits = declared
     trial = example_job(config, splits, "mup").config
     target = target_run_config(config, splits, config.hps, "mup")
     plan = make_plan(target)

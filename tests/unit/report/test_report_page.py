@@ -16,7 +16,7 @@ from mudit.report import Control, DataFacts, SampleGrid, write_report
 from mudit.report.figures import NAMES, Rendered, drawings, render
 from mudit.report.page import page_html
 from mudit.report.theme import LIGHT, type_style
-from mudit.report.words import ALTERNATIVES, RANKING, control_words
+from mudit.report.words import ALTERNATIVES, RANKING, algorithm, control_words, headline
 from pages import Page
 
 NASTY = "<script>alert('&')</script> $x_{"
@@ -244,6 +244,6 @@ def test_finals_are_told_with_their_winner(study_contents, run_facts) -> None:
     assert headline(contents).startswith("Base lr = 2⁻⁷, the best of 4 settings tried and of 3")
     first = study_contents(finals=finals[:2], finals_key="final--8")
     assert "the same optimum as in the search" in " ".join(w for _, w in algorithm(first))
-    assert "finals: the best lr, 2⁻⁸, is the smallest one tried" in page(first)
+    assert "finals: the best lr, 2⁻⁸, is the smallest one tried" in words_of(first)
     with pytest.raises(DataError, match="finals_key"):
         study_contents(finals=finals, finals_key="mup--8")
