@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from mudit.tuning import Branch, Preview, TransferResult, TransferVerdict, VerifyPreview
+from mudit.tuning import (
+    Branch,
+    Preview,
+    StudyCost,
+    TransferResult,
+    TransferVerdict,
+    VerifyPreview,
+)
 
 
-def cost_text(preview: Preview) -> str:
+def cost_text(preview: StudyCost) -> str:
     """The cost of a study, before it is run."""
     measured = preview.search_flops / preview.target_flops
     least = ""

@@ -27,7 +27,7 @@ from mudit.tuning.study import (
     read_study,
 )
 from mudit.tuning.summary import write_study_report
-from mudit.tuning.transfer import Preview, preview, train_target, transfer
+from mudit.tuning.transfer import Preview, StudyCost, preview, study_cost, train_target, transfer
 from mudit.tuning.verify import (
     TransferVerdict,
     VerifyPreview,
@@ -55,6 +55,7 @@ __all__ = [
     "SearchConfig",
     "StudyAdvice",
     "StudyConfig",
+    "StudyCost",
     "TaskConfig",
     "TransferResult",
     "TransferVerdict",
@@ -69,6 +70,7 @@ __all__ = [
     "read_control",
     "read_study",
     "read_verdict",
+    "study_cost",
     "train_target",
     "transfer",
     "verify",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from mudit.training import (
     load_trained,
     make_plan,
     open_splits,
+    parameters_of,
     resolve_device,
     stream_seed,
     train,
@@ -71,14 +72,15 @@ from mudit.tuning.summary import write_study_report
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preview:
-    """What a study would do.
+class StudyCost:
+    """What a study would cost.
 
     Attributes:
         config: The complete config.
-        plan: The target's plan.
         trials: Trials of the search.
         finals: Longer runs of the best points, at most.
+        proxy_parameters: Trainable parameters of the proxy, a projector included.
+        target_parameters: The same of the target.
         search_flops: FLOPs of the search, if no trial is ended early, and of the finals.
         least_flops: FLOPs of the same, if all but one are ended at the first rung.
         target_flops: FLOPs of the target's training.
@@ -86,17 +88,29 @@ class Preview:
     """
 
     config: StudyConfig
-    plan: Plan
     trials: int
     finals: int
+    proxy_parameters: int
+    target_parameters: int
     search_flops: float
     least_flops: float
     target_flops: float
     cost_ratio: float
 
 
-def preview(config: StudyConfig, *, declared: Splits | None = None) -> Preview:
-    """The config, plan and cost of a study, without running it.
+@dataclass(frozen=True, kw_only=True)
+class Preview(StudyCost):
+    """What a study would do, and cost.
+
+    Attributes:
+        plan: The target's plan.
+    """
+
+    plan: Plan
+
+
+def study_cost(config: StudyConfig, *, declared: Splits | None = None) -> StudyCost:
+    """What a study would cost, without running it.
 
     Args:
         config: The study.
@@ -106,40 +120,55 @@ def preview(config: StudyConfig, *, declared: Splits | None = None) -> Preview:
     Raises:
         MuditError: As `transfer`, for what can be seen beforehand.
     """
-    if declared is None:
-        splits = open_splits(config.data)
-        config = resolved(config, splits)
-        resolve_device(config.training.device)
-    else:
-        splits = declared
+    config, splits = _foreseen(config, declared)
     trial = example_job(config, splits, "mup").config
     target = target_run_config(config, splits, config.hps, "mup")
-    plan = make_plan(target)
-    proxy = make_plan(trial)
-
     flops, finals = flops_of_step(trial), config.search.finals
     finals_flops = flops * finals.steps * finals.most_runs
+    small, large = parameters_of(trial), parameters_of(target)
 
-    def workload(task: TaskConfig, plan: Plan, trials: int = 1) -> Workload:
-        sizes = [int(np.prod(row.shape)) for row in plan.rows if row.trainable]
+    def workload(parameters: int, task: TaskConfig, trials: int = 1) -> Workload:
         return Workload(
-            parameters=sum(sizes), batch_size=task.batch_size, steps=task.steps, trials=trials
+            parameters=parameters, batch_size=task.batch_size, steps=task.steps, trials=trials
         )
 
-    searches = [workload(config.proxy, proxy, config.trials)]
+    searches = [workload(small, config.proxy, config.trials)]
     if finals.most_runs:
-        searches.append(workload(final_task(config), proxy, finals.most_runs))
-    return Preview(
+        searches.append(workload(small, final_task(config), finals.most_runs))
+    return StudyCost(
         config=config,
-        plan=plan,
         trials=config.trials,
         finals=finals.most_runs,
+        proxy_parameters=small,
+        target_parameters=large,
         search_flops=flops * trial.steps * config.trials + finals_flops,
         least_flops=flops * (trial.steps + [*trial.rungs, trial.steps][0] * (config.trials - 1))
         + finals_flops,
         target_flops=flops_of_step(target) * target.steps,
-        cost_ratio=grouped_cost_ratio(searches, workload(config.target, plan)),
+        cost_ratio=grouped_cost_ratio(searches, workload(large, config.target)),
     )
+
+
+def preview(config: StudyConfig, *, declared: Splits | None = None) -> Preview:
+    """The config, plan and cost of a study, without running it; the arguments are `study_cost`'s.
+
+    Raises:
+        MuditError: As `transfer`, for what can be seen beforehand.
+    """
+    config, splits = _foreseen(config, declared)
+    make_plan(example_job(config, splits, "mup").config)
+    plan = make_plan(target_run_config(config, splits, config.hps, "mup"))
+    cost = study_cost(config, declared=splits)
+    return Preview(plan=plan, **{f.name: getattr(cost, f.name) for f in fields(cost)})
+
+
+def _foreseen(config: StudyConfig, declared: Splits | None) -> tuple[StudyConfig, Splits]:
+    """The config and its data, or what is known of them."""
+    if declared is not None:
+        return config, declared
+    splits = open_splits(config.data)
+    resolve_device(config.training.device)
+    return resolved(config, splits), splits
 
 
 def transfer(
