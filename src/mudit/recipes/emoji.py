@@ -32,7 +32,7 @@ _SPACE = {
     "warmup_steps": "log_uniform(1, 400)",
 }
 # Noto Color Emoji 2.042 and all-MiniLM-L6-v2.
-_PICTURES, _CAPTIONS, _TOKENS = 3_410, 3_410, 32
+_PICTURES, _CAPTIONS, _TOKENS = 3_580, 3_789, 28
 _TIME = "not measured"
 _EXPECTED: dict[str, tuple[Expected, ...]] = {"pixart": (), "mmdit": ()}
 
@@ -46,7 +46,6 @@ _SOURCES = {
     "objective.kind": "[muDiT] §5.2.1, MMDiT's",
     "objective.learn_sigma": "[SD3] code: a velocity alone",
     "text.encoder": "Assumption: small, and from a package",
-    "text.max_tokens": _OWN,
     "repa.encoder": "Assumption: needs no download",
     "repa.hidden": _OWN,
     "parametrization.base_width": "[muDiT] §3.2.1: the proxy's width",
@@ -105,7 +104,7 @@ def _recipe(
             data=DataConfig(source=f"captions:{data}", size=_SIZE),
             model=ModelConfig(architecture=architecture, depth=4, head_dim=16, patch_size=4),
             objective=ObjectiveConfig(kind="flow", learn_sigma=False),
-            text=TextConfig(encoder=encoder, max_tokens=_TOKENS),
+            text=TextConfig(encoder=encoder),
             repa=RepaConfig(encoder="classifier", hidden=_PROJECTOR),
             parametrization=ParametrizationConfig(base_width=_PROXY.width),
             hps=_HPS.updated({"eps": eps}),

@@ -162,8 +162,9 @@ def mmdit_18b(data: str = "data/t2i256") -> Recipe:
             hps=dataclasses.replace(study.hps, lr=2e-4, clip=0.1),
         ),
         prepare=(
-            "mudit data latents --source shards:data/t2i/*.tar --size 256 --vae FOLDER --text "
-            f"hf:google/t5-v1_1-xxl --out {data}",
+            "mudit data latents --source 'shards:data/t2i/*.tar' --size 256 --flipped false "
+            "--keep_images true --vae stabilityai/stable-diffusion-3-medium-diffusers "
+            f"--out {data}",
         ),
         published=PublishedCost(
             searches=(
@@ -194,7 +195,7 @@ def mmdit_18b(data: str = "data/t2i256") -> Recipe:
             "Data are one pass over 820M pairs: nothing is seen twice ([muDiT] §5.2.1).",
             "Sizes of text features are those of [SD3]: 154 tokens of 4,096, and a pooled vector "
             "of 2,048. With T5 alone the pooled vector has 4,096.",
-            "REPA's encoder sees images, so it needs them, or its features, beside the latents.",
+            "REPA's encoder sees images, so they are kept beside the latents.",
             "The baseline is the experts' under sp: lr 2e-4, clip 0.1, REPA weight 0.5, warm-up "
             "1,000 steps ([muDiT] E.4.1). Assumption: it starts as DiT does; not stated.",
             "The paper ranks trials by training loss, which on a single pass is what the "

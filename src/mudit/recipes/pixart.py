@@ -133,8 +133,8 @@ def pixart_sam256(data: str = "data/sam256") -> Recipe:
             hps=dataclasses.replace(study.hps, lr=BASELINE_LR),
         ),
         prepare=(
-            "mudit data latents --source captions:data/sam --size 256 "
-            f"--vae stabilityai/sd-vae-ft-ema --text hf:DeepFloyd/t5-v1_1-xxl --out {data}",
+            "mudit data latents --source captions:data/sam --size 256 --flipped false "
+            f"--vae stabilityai/sd-vae-ft-ema --out {data}",
         ),
         published=PublishedCost(
             searches=(Workload(parameters=0.04e9, batch_size=1, steps=5, trials=5),),
