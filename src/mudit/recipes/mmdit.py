@@ -165,6 +165,8 @@ def mmdit_18b(data: str = "data/t2i256") -> Recipe:
             "mudit data latents --source 'shards:data/t2i/*.tar' --size 256 --flipped false "
             "--keep_images true --vae stabilityai/stable-diffusion-3-medium-diffusers "
             f"--out {data}",
+            f"mudit data text --source latents:{data} --encoder hf:google/t5-v1_1-xxl "
+            f"--max_tokens 154 --out {data}-text",
         ),
         published=PublishedCost(
             searches=(

@@ -135,6 +135,8 @@ def pixart_sam256(data: str = "data/sam256") -> Recipe:
         prepare=(
             "mudit data latents --source captions:data/sam --size 256 --flipped false "
             f"--vae stabilityai/sd-vae-ft-ema --out {data}",
+            f"mudit data text --source latents:{data} --encoder hf:DeepFloyd/t5-v1_1-xxl "
+            f"--max_tokens 120 --out {data}-text",
         ),
         published=PublishedCost(
             searches=(Workload(parameters=0.04e9, batch_size=1, steps=5, trials=5),),
