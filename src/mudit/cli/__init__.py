@@ -21,6 +21,7 @@ VERBS = {
     "data": "prepare data sets: draw the emoji of the system's font, with captions",
     "plan": "print what μP does to each parameter of a model",
     "cost": "what a study would cost, before it is run",
+    "recipes": "complete studies by name, for --recipe: the paper's, and ones for a CPU",
     "report": "write the report of a finished study again",
 }
 

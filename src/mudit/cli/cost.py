@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mudit.cli.parsing import parse_study, study_parser
+from mudit.cli.parsing import parse_study, study_parser, take_recipe
 from mudit.cli.texts import cost_text
-from mudit.tuning import preview
+from mudit.recipes import cost_lines
+from mudit.tuning import study_cost
 
 
 def run(argv: Sequence[str]) -> int:
@@ -16,5 +17,12 @@ def run(argv: Sequence[str]) -> int:
         "What a study would cost: the search as a share of one target training, by Eq. (1) of the "
         "paper (parameters × batch × steps) and by FLOPs counted on the models.",
     )
-    print(cost_text(preview(parse_study(parser, argv))))
+    recipe, options = take_recipe(argv)
+    if recipe is None:
+        print(cost_text(study_cost(parse_study(parser, options))))
+        return 0
+    config = parse_study(parser, options, recipe.study)
+    print(cost_text(recipe.cost(config)))
+    if config == recipe.study:
+        print("\n".join(cost_lines(recipe)))
     return 0

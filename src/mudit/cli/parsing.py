@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from mudit.errors import UsageError
 from mudit.models import ARCHITECTURES
+from mudit.recipes import Recipe, recipe_named
 from mudit.tuning import DEFAULT_ARCHITECTURE, ExperimentConfig, StudyConfig
 from mudit.tuning.storage import shown_storage
 
@@ -26,7 +29,10 @@ def study_parser(
     parser.add_class_arguments(config, None)
     # Spelt out for --help; `parse_study` reads it before the parser does.
     names = ", ".join(ARCHITECTURES)
-    parser.epilog = f"--model NAME trains another architecture: {names}."
+    parser.epilog = (
+        f"--model NAME trains another architecture: {names}. --recipe NAME begins with a complete "
+        "study instead of the defaults; `mudit recipes` lists them."
+    )
     return parser
 
 
@@ -35,20 +41,56 @@ def make_parser(verb: str, description: str) -> ArgumentParser:
     return ArgumentParser(prog=f"mudit {verb}", description=description, exit_on_error=False)
 
 
-def parse_study(parser: ArgumentParser, argv: Sequence[str]) -> StudyConfig:
+def take_recipe(argv: Sequence[str]) -> tuple[Recipe | None, list[str]]:
+    """The recipe that `--recipe NAME` asks for, if any, and the other options.
+
+    Raises:
+        UsageError: There is no such recipe, or it is asked for twice.
+    """
+    name, rest = take_option(argv, "--recipe")
+    if take_option(rest, "--recipe")[0] is not None:
+        raise UsageError("--recipe is given twice; a study begins with one recipe.")
+    return (None if name is None else recipe_named(name)), rest
+
+
+def take_option(argv: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of an option, None if it is not given, and the other words."""
+    words = list(argv)
+    for place, word in enumerate(words):
+        if word == option:
+            return " ".join(words[place + 1 : place + 2]), words[:place] + words[place + 2 :]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2], words[:place] + words[place + 1 :]
+    return None, words
+
+
+def parse_study(
+    parser: ArgumentParser, argv: Sequence[str], base: StudyConfig | None = None
+) -> StudyConfig:
     """The transfer study's config; see `parse_experiment`."""
-    return parse_experiment(parser, argv, StudyConfig)
+    return parse_experiment(parser, argv, StudyConfig, base)
 
 
 def parse_experiment(
-    parser: ArgumentParser, argv: Sequence[str], config: type[Experiment]
+    parser: ArgumentParser,
+    argv: Sequence[str],
+    config: type[Experiment],
+    base: Experiment | None = None,
 ) -> Experiment:
     """The study's config; `--model NAME` stands for what makes an architecture train here.
+
+    Args:
+        parser: From `study_parser`.
+        argv: The options, in the order in which they count.
+        config: The config's class.
+        base: A recipe's config, which they change; None: the defaults.
 
     Raises:
         UsageError: As `parse`, and for an architecture that does not exist.
     """
     options: list[str] = []
+    if base is not None:
+        options.append(f"--config={json.dumps(dataclasses.asdict(base))}")
     rest = iter(argv)
     for option in rest:
         if option != "--model" and not option.startswith("--model="):
@@ -64,7 +106,9 @@ def parse_experiment(
         options.append(f"--model.architecture={name}")
         options.append(f"--objective.learn_sigma={str(has_sigma).lower()}")
         options.append(f"--hps.eps={ARCHITECTURES[name].eps}")
-        if name != DEFAULT_ARCHITECTURE:  # beside the default study, not in its folder
+        if (
+            name != DEFAULT_ARCHITECTURE and base is None
+        ):  # beside the default study, not in its folder
             parser.set_defaults({"folder": f"{parser.get_default('folder')}-{name}"})
     values: dict[str, Any] = dict(parse(parser, options).items())
     return config(**{key: value for key, value in values.items() if key != "config"})

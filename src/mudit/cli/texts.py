@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from mudit.tuning import Branch, Preview, TransferResult, TransferVerdict, VerifyPreview
+from mudit.tuning import (
+    Branch,
+    Preview,
+    StudyCost,
+    TransferResult,
+    TransferVerdict,
+    VerifyPreview,
+)
 
 
-def cost_text(preview: Preview) -> str:
+def cost_text(preview: StudyCost) -> str:
     """The cost of a study, before it is run."""
     measured = preview.search_flops / preview.target_flops
     least = ""
     if preview.least_flops < preview.search_flops:
         share = 100 * preview.least_flops / preview.target_flops
         least = f"\nThat is if no trial is ended early; it costs at least {share:.1f} %."
+    finals = ""
+    if preview.finals:
+        finals = f" and {preview.finals} finals of {preview.config.search.finals.steps} steps"
     return (
-        f"{preview.trials} trials on the proxy, {preview.search_flops:.3g} FLOPs in all; one "
-        f"target training, {preview.target_flops:.3g} FLOPs.\n"
+        f"{preview.trials} trials on the proxy{finals}, {preview.search_flops:.3g} FLOPs in all; "
+        f"one target training, {preview.target_flops:.3g} FLOPs.\n"
         f"The search costs {100 * preview.cost_ratio:.1f} % of one target training by Eq. (1), "
         f"{100 * measured:.1f} % by counted FLOPs.{least}"
     )
@@ -30,9 +40,7 @@ def preview_text(preview: Preview) -> str:
 
 def transfer_line(result: TransferResult) -> str:
     """A finished study in a line or two."""
-    best = ", ".join(
-        f"{name} = {result.main.best.hps[name]:.4g}" for name in result.config.search.space
-    )
+    best = ", ".join(f"{name} = {result.main.best.hps[name]:.4g}" for name in result.config.tuned)
     target = result.main.target
     if target.score is None:
         outcome = f"the target diverged at step {target.diverged_step}"

@@ -5,7 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from mudit.cli.parsing import parse_experiment, study_parser, without_secrets
+from mudit.cli.parsing import (
+    parse_experiment,
+    study_parser,
+    take_option,
+    take_recipe,
+    without_secrets,
+)
 from mudit.cli.progress import Terminal
 from mudit.cli.texts import grid_text, verdict_text
 from mudit.tuning import VerifyConfig, preview_grid, verify
@@ -27,10 +33,18 @@ def run(argv: Sequence[str]) -> int:
     )
     # Not the parser's, so that --print_config holds a study and nothing else.
     options = [option for option in argv if option not in _FLAGS]
-    config = parse_experiment(parser, options, VerifyConfig)
+    recipe, options = take_recipe(options)
+    base = None
+    if recipe is not None:
+        across, hp = (take_option(options, name)[0] for name in ("--across", "--hp"))
+        base = recipe.grid(across=across, hp=hp)
+    config = parse_experiment(parser, options, VerifyConfig, base)
     if "--dry-run" in argv:
-        print(grid_text(preview_grid(config)))
+        seen = preview_grid(config) if recipe is None else recipe.preview_grid(config)
+        print(grid_text(seen))
         return 0
+    if recipe is not None:
+        recipe.require_data(config)
     command = shlex.join(["mudit", "verify", *without_secrets(argv)])
     with Terminal() as terminal:
         found = verify(config, extend="--extend" in argv, command=command, listener=terminal)

@@ -2,11 +2,12 @@
 
 from mudit.data.captioned import CaptionedImages
 from mudit.data.dataset import ArrayDataset, ImageDataset, Skipped, Splits
+from mudit.data.declared import DeclaredDataset, declared_splits
 from mudit.data.emoji import draw_emoji
 from mudit.data.encoders import TextEncoder, TextSizes, open_text_encoder
 from mudit.data.folder import FolderDataset
 from mudit.data.images import centre_crop
-from mudit.data.order import batch_indices, flips, permutation
+from mudit.data.order import batch_indices, check_batch_size, flips, permutation
 from mudit.data.prompts import read_prompts
 from mudit.data.sources import open_dataset
 from mudit.data.text import TextFeatures, captions_of, class_captions, encode_captions
@@ -14,6 +15,7 @@ from mudit.data.text import TextFeatures, captions_of, class_captions, encode_ca
 __all__ = [
     "ArrayDataset",
     "CaptionedImages",
+    "DeclaredDataset",
     "FolderDataset",
     "ImageDataset",
     "Skipped",
@@ -24,7 +26,9 @@ __all__ = [
     "batch_indices",
     "captions_of",
     "centre_crop",
+    "check_batch_size",
     "class_captions",
+    "declared_splits",
     "draw_emoji",
     "encode_captions",
     "flips",

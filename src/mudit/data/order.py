@@ -17,6 +17,19 @@ from mudit.errors import UsageError
 _ORDER, _FLIPS = 0, 1
 
 
+def check_batch_size(num_samples: int, batch_size: int) -> None:
+    """Refuse batches that are empty or larger than the data.
+
+    Raises:
+        UsageError: `batch_size` is not in 1 to `num_samples`.
+    """
+    if not 1 <= batch_size <= num_samples:
+        raise UsageError(
+            f"batch_size is {batch_size} and the dataset has {num_samples} training images; "
+            f"expected 1 to {num_samples}. Take a smaller batch or more data."
+        )
+
+
 def batch_indices(num_samples: int, batch_size: int, seed: int, step: int) -> npt.NDArray[np.int64]:
     """The samples of step `step`: a slice of its epoch's permutation.
 
@@ -34,11 +47,7 @@ def batch_indices(num_samples: int, batch_size: int, seed: int, step: int) -> np
     Raises:
         UsageError: `batch_size` is not in 1 to `num_samples`, or `seed` or `step` is negative.
     """
-    if not 1 <= batch_size <= num_samples:
-        raise UsageError(
-            f"batch_size is {batch_size} and the dataset has {num_samples} training images; "
-            f"expected 1 to {num_samples}. Take a smaller batch or more data."
-        )
+    check_batch_size(num_samples, batch_size)
     _check_counts(seed, step)
     epoch, position = divmod(step, num_samples // batch_size)
     start = position * batch_size

@@ -32,6 +32,8 @@ def cost_info(contents: StudyContents) -> tuple[Bar, ...]:
     """Costs in units of training the target once, as in [muDiT] Figure 1b."""
     cost, name = contents.cost, formats.parametrization_name(contents.parametrization)
     trials = formats.plural(len(contents.trials), "trial")
+    if contents.finals:
+        trials += f" and {formats.plural(len(contents.finals), 'final')}"
     bars = [
         Bar("Train the target once", 1.0, "rest"),
         Bar(f"{name} search, {trials},\nby Eq. (1)", cost.eq1_ratio, contents.parametrization),

@@ -70,12 +70,16 @@ class Control:
         best_key: The chosen trial, of its own search or of the shared one; None if all diverged.
         target_run: None if nothing was carried over.
         parametrization: What the control is parametrized by.
+        finals: Longer runs of its search's best points; empty also if it shares the main study's.
+        finals_key: Which of these, own or shared, was carried over; None if there were none.
     """
 
     trials: tuple[TrialCurve, ...]
     best_key: str | None
     target_run: TrialCurve | None
     parametrization: str = "sp"
+    finals: tuple[TrialCurve, ...] = ()
+    finals_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,7 +216,9 @@ class StudyContents:
         proxy: Size of a trial.
         target: Size of the target's training.
         trials: The search.
-        best_key: Key of the chosen trial.
+        best_key: Key of the search's best trial; it is carried over, if there are no finals.
+        finals: Longer runs of the search's best points.
+        finals_key: Key of the one that was carried over; None if there are none.
         target_run: The target's training.
         cost: What it cost.
         plan_rows: The target's plan, in the order of the model's parameters.
@@ -246,6 +252,8 @@ class StudyContents:
     cost: CostFacts
     plan_rows: tuple[PlanRowFacts, ...]
     parametrization: str = "mup"
+    finals: tuple[TrialCurve, ...] = ()
+    finals_key: str | None = None
     control: Control | None = None
     samples: tuple[SampleGrid, ...] = ()
     real_images: SampleGrid | None = None
@@ -260,6 +268,8 @@ class StudyContents:
     def __post_init__(self) -> None:
         if chosen(self.trials, self.best_key) is None:
             raise DataError(_no_such_trial("best_key", self.best_key, self.trials))
+        if self.finals and chosen(self.finals, self.finals_key) is None:
+            raise DataError(_no_such_trial("finals_key", str(self.finals_key), self.finals))
         if self.control is not None and self.control.best_key is not None:
             searched = control_trials(self)
             if chosen(searched, self.control.best_key) is None:
@@ -267,10 +277,15 @@ class StudyContents:
 
     @property
     def best(self) -> TrialCurve:
-        """The chosen trial."""
+        """The search's best trial."""
         best = chosen(self.trials, self.best_key)
         assert best is not None
         return best
+
+    @property
+    def carried(self) -> TrialCurve:
+        """The run whose base HPs were carried to the target."""
+        return chosen(self.finals, self.finals_key) or self.best
 
 
 def chosen(trials: Sequence[TrialCurve], key: str | None) -> TrialCurve | None:
@@ -285,14 +300,23 @@ def control_trials(contents: StudyContents) -> tuple[TrialCurve, ...]:
     return contents.control.trials or contents.trials
 
 
+def control_carried(contents: StudyContents) -> TrialCurve | None:
+    """The run whose base HPs the control carried over; None if there was none."""
+    control = contents.control
+    if control is None:
+        return None
+    finals = control.finals or contents.finals
+    return chosen(finals, control.finals_key) or chosen(control_trials(contents), control.best_key)
+
+
 def all_runs(contents: StudyContents) -> tuple[TrialCurve, ...]:
-    """Every run of the study and of its control, each once: trials, then target."""
-    runs = (*contents.trials, contents.target_run)
+    """Every run of the study and of its control, each once: trials, finals, target."""
+    runs = (*contents.trials, *contents.finals, contents.target_run)
     control = contents.control
     if control is None:
         return runs
     target = () if control.target_run is None else (control.target_run,)
-    return (*runs, *control.trials, *target)
+    return (*runs, *control.trials, *control.finals, *target)
 
 
 def cost_facts(
@@ -304,7 +328,7 @@ def cost_facts(
     """The cost of a study, from how its runs ended.
 
     Args:
-        trials: The search.
+        trials: The search, its finals included.
         target: The target's training.
         control: All runs of the control, its target included; shared ones left out.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from mudit.report import formats, grids, words
@@ -12,6 +13,7 @@ from mudit.report.contents import (
     StudyContents,
     TrialCurve,
     all_runs,
+    control_carried,
     control_trials,
 )
 from mudit.report.markup import Html, el, join, table
@@ -26,7 +28,7 @@ from mudit.report.parts import (
     run_name,
     tile,
 )
-from mudit.report.search import edge, search_info, varied_hps
+from mudit.report.search import edge, edge_warning, search_info, varied_hps
 from mudit.report.structure import CollapsedRow, collapse
 from mudit.report.theme import ROLES
 
@@ -57,7 +59,9 @@ def _hp_tile(contents: StudyContents) -> Html:
     for status, word in (("diverged", "diverged"), ("pruned", "ended early")):
         if count := sum(trial.record.status == status for trial in contents.trials):
             beside += f", {count} {word}"
-    if any(edge(contents.trials, contents.best, name) for name in hps):
+    if contents.finals:
+        beside += f", then of {formats.plural(len(contents.finals), 'longer run')}"
+    if _final_edges(contents) or any(edge(contents.trials, contents.best, name) for name in hps):
         beside += "; on the edge of the search"
     if len(hps) == 1:
         ((name, value),) = hps.items()
@@ -68,6 +72,19 @@ def _hp_tile(contents: StudyContents) -> Html:
     return tile("Base HPs", join(lines), beside, value_class="value lines")
 
 
+def _final_edges(contents: StudyContents) -> list[str]:
+    """What is wrong with the place of the finals' best among them."""
+    finals, best = contents.finals, contents.carried
+    if len(finals) < 2:
+        return []
+    found = ((name, edge(finals, best, name)) for name in varied_hps(finals))
+    return [
+        edge_warning(name, best.record.hps[name], where, study="finals")
+        for name, where in found
+        if where is not None
+    ]
+
+
 def _width_tile(contents: StudyContents) -> Html:
     proxy, target = contents.proxy, contents.target
     small, large = formats.count(proxy.parameters), formats.count(target.parameters)
@@ -76,7 +93,7 @@ def _width_tile(contents: StudyContents) -> Html:
 
 
 def _loss_tile(contents: StudyContents) -> Html:
-    beside = f"on the validation bank; best proxy: {formats.loss(contents.best.record.score)}"
+    beside = f"on the validation bank; best proxy: {formats.loss(contents.carried.record.score)}"
     control = contents.control
     if control is not None and control.target_run is not None:
         name = formats.parametrization_name(control.parametrization)
@@ -106,25 +123,30 @@ def what_was_done(contents: StudyContents, figures: Figures) -> Html:
 
 
 def _task_table(contents: StudyContents) -> Html:
-    searched = sum(trial.record.seconds for trial in contents.trials)
     run = contents.target_run.record
     cost = contents.cost
-    tasks = (
-        (
-            "Each trial",
-            contents.proxy,
-            cost.search_flops / len(contents.trials),
-            searched / len(contents.trials),
-        ),
+    tasks: list[tuple[str, SizeFacts | None, float, float]]
+    tasks = [("Each trial", contents.proxy, *_mean_spent(contents.trials))]
+    if contents.finals:
+        longer = replace(contents.proxy, steps=contents.finals[0].record.steps)
+        tasks.append(("Each final", longer, *_mean_spent(contents.finals)))
+    searched = sum(run.record.seconds for run in (*contents.trials, *contents.finals))
+    tasks += [
         ("Whole search", None, cost.search_flops, searched),
         ("Target", contents.target, cost.target_flops, run.seconds),
-    )
+    ]
     rows = [
         (name, *_size_cells(size), formats.flops(flops), formats.duration(seconds))
         for name, size, flops, seconds in tasks
     ]
     head = ("", "width", "parameters", "batch", "steps", "images seen", "measured FLOPs", "time")
     return table(head, rows, numeric=range(1, 8))
+
+
+def _mean_spent(runs: Sequence[TrialCurve]) -> tuple[float, float]:
+    """FLOPs and seconds of a run, in the mean."""
+    flops = sum(run.record.train_flops for run in runs)
+    return flops / len(runs), sum(run.record.seconds for run in runs) / len(runs)
 
 
 def _size_cells(size: SizeFacts | None) -> tuple[str, ...]:
@@ -155,7 +177,7 @@ def search(contents: StudyContents, figures: Figures) -> Html:
                 " The loss is a mean over the same images, noises and timesteps for all.",
                 held,
             ),
-            callout(info.warnings, mark="Edge of the search."),
+            callout((*info.warnings, *_final_edges(contents)), mark="Edge of the search."),
             figure(figures, "search", legend),
             figure(figures, "importance", "Share of each HP in the variance of the score."),
             el("details", el("summary", "All trials"), _trial_table(contents)),
@@ -164,10 +186,12 @@ def search(contents: StudyContents, figures: Figures) -> Html:
 
 
 def _trial_table(contents: StudyContents) -> Html:
-    names = varied_hps(contents.trials)
-    studies = [(contents.trials, contents.best_key)]
-    if contents.control is not None and contents.control.trials:
-        studies.append((contents.control.trials, contents.control.best_key or ""))
+    names, control = words.tuned_hps(contents), contents.control
+    studies = [(contents.trials, "" if contents.finals else contents.best_key)]
+    studies.append((contents.finals, contents.finals_key or ""))
+    if control is not None and control.trials:
+        studies.append((control.trials, "" if control.finals else control.best_key or ""))
+        studies.append((control.finals, control.finals_key or ""))
     rows = [
         _trial_row(trial, names, best=trial.record.key == best)
         for trials, best in studies
@@ -422,10 +446,9 @@ def _control_table(contents: StudyContents) -> Html:
     facts, agreement = contents.control, contents.agreement
     assert facts is not None
     searched = control_trials(contents)
-    best = next((t for t in searched if t.record.key == facts.best_key), None)
     studies = (
-        (contents.trials, contents.best, contents.target_run),
-        (searched, best, facts.target_run),
+        (contents.trials, contents.carried, contents.target_run),
+        (searched, control_carried(contents), facts.target_run),
     )
     columns = [_study_cells(*study) for study in studies]
     rows = [(label, ours, theirs) for (label, ours), (_, theirs) in zip(*columns, strict=True)]

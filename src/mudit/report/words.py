@@ -17,9 +17,17 @@ ONE_SEED = (
 
 
 def searched_hps(contents: StudyContents) -> dict[str, float]:
-    """The chosen values of the HPs that the search varied."""
-    hps = contents.best.record.hps
-    return {name: hps[name] for name in varied_hps(contents.trials) if name in hps}
+    """The values, carried to the target, of the HPs that the search varied."""
+    hps = contents.carried.record.hps
+    return {name: hps[name] for name in tuned_hps(contents) if name in hps}
+
+
+def tuned_hps(contents: StudyContents) -> tuple[str, ...]:
+    """HPs that differ between trials, or between finals."""
+    names = varied_hps(contents.trials)
+    if len(contents.finals) > 1:
+        names += tuple(name for name in varied_hps(contents.finals) if name not in names)
+    return names
 
 
 def headline(contents: StudyContents) -> str:
@@ -27,6 +35,8 @@ def headline(contents: StudyContents) -> str:
     proxy, target = contents.proxy, contents.target
     trials = len(contents.trials)
     picked = f"the best of {trials} settings tried" if trials > 1 else "the one setting tried"
+    if contents.finals:
+        picked += f" and of {len(contents.finals)} trained again for longer"
     grown = target.parameters / proxy.parameters
     name = formats.parametrization_name(contents.parametrization)
     hps = searched_hps(contents)
@@ -55,7 +65,7 @@ def outcome(contents: StudyContents) -> str:
 
 
 def algorithm(contents: StudyContents) -> tuple[tuple[str, str], ...]:
-    """[muDiT] Algorithm 4 in three steps, each with a name."""
+    """[muDiT] Algorithm 4 in steps, each with a name."""
     proxy, target = contents.proxy, contents.target
     name = formats.parametrization_name(contents.parametrization)
     ranked = f"{RANKING} "
@@ -73,13 +83,41 @@ def algorithm(contents: StudyContents) -> tuple[tuple[str, str], ...]:
         (
             "Choose.",
             f"{ranked}The lowest is {formats.loss(contents.best.record.score)}, "
-            f"at {formats.hp_values(searched_hps(contents))}.",
+            f"at {formats.hp_values(_best_hps(contents))}.",
         ),
+        *_confirm(contents),
         (
             "Transfer.",
             f"The plan turns these base HPs into those of width {target.width}; the target is "
             f"trained once, with batch {target.batch_size} for {target.steps:,} steps. Nothing is "
             f"tuned at this width.",
+        ),
+    )
+
+
+def _best_hps(contents: StudyContents) -> dict[str, float]:
+    """The search's best values, before any finals."""
+    hps = contents.best.record.hps
+    return {name: hps[name] for name in varied_hps(contents.trials) if name in hps}
+
+
+def _confirm(contents: StudyContents) -> tuple[tuple[str, str], ...]:
+    """The finals as a step, if there are any ([muDiT] E.4.2)."""
+    finals = contents.finals
+    if not finals:
+        return ()
+    names = varied_hps(finals)
+    carried, best = contents.carried.record, contents.best.record
+    values = formats.hp_values({name: carried.hps[name] for name in names})
+    same = all(math.isclose(carried.hps[name], best.hps[name]) for name in names)
+    tried = f", {', '.join(names)} varied around the best" if len(finals) > 1 else ""
+    return (
+        (
+            "Confirm.",
+            f"{formats.plural(len(finals), 'run')} of {finals[0].record.steps:,} steps instead of "
+            f"{contents.proxy.steps:,}{tried}. The lowest is {formats.loss(carried.score)}, at "
+            f"{values}: {'the same' if same else 'another'} optimum "
+            f"{'as' if same else 'than'} in the search.",
         ),
     )
 

@@ -1,6 +1,6 @@
 """One training run: config, trainer, checkpoints, validation bank."""
 
-from mudit.training.alignment import ENCODER_FILE, save_encoder
+from mudit.training.alignment import ENCODER_FILE, check_encoder, save_encoder
 from mudit.training.checkpoint import load_weights, save_weights
 from mudit.training.conditioning import TEXT_FILE, Conditioning, save_text_features
 from mudit.training.config import (
@@ -17,7 +17,7 @@ from mudit.training.config import (
 )
 from mudit.training.files import disk_errors, exclusive, write_text, write_whole
 from mudit.training.flops import step_flops, trainable_parameters
-from mudit.training.hyperparameters import Hyperparameters, check_value
+from mudit.training.hyperparameters import Hyperparameters, check_name, check_value
 from mudit.training.randomness import generator, stream_seed
 from mudit.training.schedule import ScheduleConfig, lr_factor
 from mudit.training.trained import (
@@ -32,6 +32,7 @@ from mudit.training.trainer import (
     flops_of_step,
     make_plan,
     open_splits,
+    parameters_of,
     read_trial,
     resolve_device,
     rung_file,
@@ -53,6 +54,8 @@ __all__ = [
     "Trained",
     "TrainingConfig",
     "ValidationBank",
+    "check_encoder",
+    "check_name",
     "check_value",
     "claim_folder",
     "disk_errors",
@@ -66,6 +69,7 @@ __all__ = [
     "lr_factor",
     "make_plan",
     "open_splits",
+    "parameters_of",
     "parse_config",
     "prompt_conditioning",
     "read_config",

@@ -32,6 +32,14 @@ ENCODER_FILE = "repa_encoder.safetensors"
 # [REPA] code: statistics of ImageNet's pixels, which DINOv2 was trained with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+# By name on the hub ([REPA] code, DINOv2's model cards), so that plans need no download.
+_DINOV2_SIZES = {
+    "facebook/dinov2-small": 384,
+    "facebook/dinov2-base": 768,
+    "facebook/dinov2-large": 1024,
+    "facebook/dinov2-giant": 1536,
+}
+
 # The data set's own classifier: channels of its two stages, and its training.
 _CHANNELS, _STEPS, _BATCH_SIZE, _LR = (32, 64), 600, 128, 2e-3
 
@@ -251,7 +259,21 @@ def feature_size(encoder: str) -> int:
         UsageError: It is another kind of model.
     """
     kind, _, name = encoder.partition(":")
-    return int(_dinov2_config(name).hidden_size) if kind == "dinov2" else ClassifierEncoder.size
+    if kind != "dinov2":
+        return ClassifierEncoder.size
+    return _DINOV2_SIZES.get(name) or int(_dinov2_config(name).hidden_size)
+
+
+def check_encoder(encoder: str) -> None:
+    """Make sure that an encoder can be had, without loading its weights.
+
+    Raises:
+        EnvironmentFailure: It cannot.
+        UsageError: It is another kind of model.
+    """
+    kind, _, name = encoder.partition(":")
+    if kind == "dinov2":
+        _dinov2_config(name)
 
 
 def open_encoder(

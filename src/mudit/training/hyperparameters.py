@@ -92,14 +92,23 @@ def names() -> tuple[str, ...]:
     return (*plain, *(f"{name}.{part}" for name, parts in _BY_NAME.items() for part in parts))
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that no HP has.
+
+    Raises:
+        UsageError: The message lists those that there are.
+    """
+    if name not in names():
+        raise UsageError(f"no base HP is called {name!r}; there are: {', '.join(names())}.")
+
+
 def check_value(name: str, value: float) -> None:
     """Refuse an unknown HP, or a value that it cannot have.
 
     Raises:
         UsageError: The message says what is expected.
     """
-    if name not in names():
-        raise UsageError(f"no base HP is called {name!r}; there are: {', '.join(names())}.")
+    check_name(name)
     if not math.isfinite(value):
         raise UsageError(f"{name} is {value}, expected a finite number.")
     head = name.partition(".")[0]

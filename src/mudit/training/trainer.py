@@ -222,6 +222,12 @@ def flops_of_step(config: RunConfig) -> float:
     return step_flops(config.model, config.batch_size, build=_builder(config))
 
 
+def parameters_of(config: RunConfig) -> int:
+    """Trainable parameters of what the run trains, a projector included."""
+    with torch.device("meta"):
+        return trainable_parameters(_builder(config)(config.model.width))
+
+
 def _builder(config: RunConfig) -> Callable[[int], nn.Module]:
     if not config.repa.is_on:
         return builder(config.model)

@@ -5,6 +5,7 @@ from mudit.tuning.cluster import RayConfig
 from mudit.tuning.config import (
     DEFAULT_ARCHITECTURE,
     ExperimentConfig,
+    FinalsConfig,
     ModelConfig,
     SamplingConfig,
     SearchConfig,
@@ -27,7 +28,7 @@ from mudit.tuning.study import (
     read_study,
 )
 from mudit.tuning.summary import write_study_report
-from mudit.tuning.transfer import Preview, preview, train_target, transfer
+from mudit.tuning.transfer import Preview, StudyCost, preview, study_cost, train_target, transfer
 from mudit.tuning.verify import (
     TransferVerdict,
     VerifyPreview,
@@ -44,6 +45,7 @@ __all__ = [
     "CoordinateCheck",
     "ExperimentConfig",
     "FailedSearch",
+    "FinalsConfig",
     "Listener",
     "ModelConfig",
     "NoBestPoint",
@@ -54,6 +56,7 @@ __all__ = [
     "SearchConfig",
     "StudyAdvice",
     "StudyConfig",
+    "StudyCost",
     "TaskConfig",
     "TransferResult",
     "TransferVerdict",
@@ -69,6 +72,7 @@ __all__ = [
     "read_study",
     "read_verdict",
     "stop_on_interrupt",
+    "study_cost",
     "train_target",
     "transfer",
     "verify",

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias, TypeVar
 
-from mudit.data import Splits, TextSizes, batch_indices, captions_of, open_text_encoder
+from mudit.data import (
+    DeclaredDataset,
+    Splits,
+    TextSizes,
+    captions_of,
+    check_batch_size,
+    open_text_encoder,
+)
 from mudit.diffusion import ObjectiveConfig, resolve_method
 from mudit.errors import UsageError
 from mudit.evaluation import SamplerConfig
@@ -29,10 +36,12 @@ from mudit.training import (
 from mudit.tuning.cluster import Cluster, Launcher, RayConfig
 from mudit.tuning.pruning import PruningConfig
 from mudit.tuning.space import (
+    Choices,
     Interval,
     Point,
     Range,
     grid_points,
+    parse_range,
     parse_space,
     point_key,
     random_points,
@@ -59,6 +68,8 @@ class ModelConfig:
         init: The initialisation, apart from the parametrization: `ARCHITECTURE_mup` (for μP, as
             the paper's code does; default) or `ARCHITECTURE` (the original).
         caption_dim: Size of a token of text from the encoder `bytes`; others have their own.
+        mlp: Of mmdit: `gelu`, or `swiglu` with three matrices of the same hidden size.
+        conv: Of uvit: whether a convolution of 3×3 pixels ends the model.
     """
 
     architecture: Architecture = DEFAULT_ARCHITECTURE
@@ -68,6 +79,17 @@ class ModelConfig:
     mlp_ratio: float = 4.0
     init: str | None = None
     caption_dim: int = 64
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    conv: bool = True
+
+    def __post_init__(self) -> None:
+        for name, architecture in (("mlp", "mmdit"), ("conv", "uvit")):
+            default = type(self).__dataclass_fields__[name].default
+            if self.architecture != architecture and getattr(self, name) != default:
+                raise UsageError(
+                    f"model.{name} is {getattr(self, name)!r}, which only {architecture} has; "
+                    f"expected {default!r} with {self.architecture}."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +108,62 @@ class TaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinalsConfig:
+    """Longer runs of the proxy between the search and the target.
+
+    Source: [muDiT] E.4.2, which trains the best of 80 points of 30K steps again for 100K steps,
+    with five learning rates around the best. Who wins there is carried to the target.
+
+    Attributes:
+        steps: Optimizer steps of each; 0: there are none.
+        best: How many of the search's best points are trained again.
+        factors: By HP, what its value in each of these points is multiplied by, e.g.
+            `{"lr": "log2(-1, 1)"}`: all combinations; empty: the points as they are.
+    """
+
+    steps: int = 0
+    best: int = 1
+    factors: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.best < 1:
+            raise UsageError(
+                f"search.finals has steps {self.steps} and best {self.best}; expected steps of at "
+                "least 0 (none) and best of at least 1."
+            )
+        if self.factors and not self.steps:
+            raise UsageError(
+                "search.finals.factors is given, but search.finals.steps is 0, so there are no "
+                "finals. Say how long they train, e.g. --search.finals.steps 2000."
+            )
+        if self.steps:
+            self.combinations()
+
+    def combinations(self) -> list[Point]:
+        """Every combination of factors, by HP.
+
+        Raises:
+            UsageError: A range is wrong, or not a finite set of factors above zero.
+        """
+        found = {
+            name: parse_range(name, text, option=f"search.finals.factors.{name}", bound=False)
+            for name, text in self.factors.items()
+        }
+        for name, factors in found.items():
+            if not isinstance(factors, Choices) or min(factors.values) <= 0:
+                raise UsageError(
+                    f"search.finals.factors.{name} is {self.factors[name]!r}; expected a finite "
+                    "set of factors above zero, e.g. log2(-1, 1) or grid(0.4, 1, 1.6)."
+                )
+        return grid_points(found)
+
+    @property
+    def most_runs(self) -> int:
+        """How many there are at most: fewer, if points coincide or trials diverge."""
+        return self.best * len(self.combinations()) if self.steps else 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """Which base HPs to try on the proxy.
 
@@ -95,12 +173,14 @@ class SearchConfig:
             each proposed by Optuna's Tree-structured Parzen Estimator from those before it).
         trials: Of a search that is no grid.
         pruning: Whether trials are ended early.
+        finals: Longer runs of the best points, before the target is trained.
     """
 
     space: dict[str, str] = field(default_factory=lambda: {"lr": "log2(-9, -5)"})
     method: Literal["grid", "random", "tpe"] = "grid"
     trials: int = 0
     pruning: PruningConfig = field(default_factory=PruningConfig)
+    finals: FinalsConfig = field(default_factory=FinalsConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +302,11 @@ class StudyConfig(ExperimentConfig):
                 f"objective.num_timesteps = {self.objective.num_timesteps}."
             )
         self.search.pruning.rungs(self.proxy.steps)
+        if lost := set(self.search.finals.factors) - {*self.search.space, *self.hps.flat()}:
+            raise UsageError(
+                f"search.finals.factors names {', '.join(sorted(lost))}, which has no value to "
+                "multiply: it is not searched. Add it to search.space, or give it under hps."
+            )
         if method == "tpe" and self.search.pruning.method == "halving":
             raise UsageError(
                 "search.pruning.method is halving, which compares trials that begin together, but "
@@ -256,6 +341,11 @@ class StudyConfig(ExperimentConfig):
         return random_points(self.space(), count=self.search.trials, seed=seed)
 
     @property
+    def tuned(self) -> tuple[str, ...]:
+        """The HPs whose values are found on the proxy and carried to the target."""
+        return tuple(dict.fromkeys([*self.search.space, *self.search.finals.factors]))
+
+    @property
     def trials(self) -> int:
         """How many points the search tries, equal ones counted once."""
         if self.search.method == "tpe":
@@ -281,7 +371,11 @@ def model_config(
         UsageError: The width is no multiple of head_dim, or the image of the patch.
     """
     dataset, model = splits.train, config.model
-    text = _text_sizes(config.text, model.caption_dim, captions_of(dataset))
+    text = (
+        dataset.text
+        if isinstance(dataset, DeclaredDataset) and dataset.text is not None
+        else _text_sizes(config.text, model.caption_dim, captions_of(dataset))
+    )
     sizes: CompleteModelConfig = config_for(
         model.architecture,
         init=init,
@@ -297,6 +391,8 @@ def model_config(
         caption_dim=text.dim,
         caption_tokens=text.tokens,
         pooled_dim=text.pooled_dim,
+        mlp=model.mlp,
+        conv=model.conv,
     )
     return scale_to_width(sizes, width)
 
@@ -335,7 +431,7 @@ def run_config(
         UsageError: The model cannot have that width, or there are fewer images than in a batch.
     """
     seed = config.seed if seed is None else seed
-    batch_indices(splits.train.num_samples, task.batch_size, seed, 0)
+    check_batch_size(splits.train.num_samples, task.batch_size)
     init = config.model.init
     if parametrization == "sp" and config.control_init is not None:
         init = config.control_init

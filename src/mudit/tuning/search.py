@@ -309,12 +309,15 @@ def _distribution(found: Range) -> optuna.distributions.BaseDistribution:
     return CategoricalDistribution(found.values)
 
 
-def spending(config: StudyConfig, jobs: Sequence[Job]) -> Spending:
-    """What the search of these trials has cost, and will have cost at most.
+def spending(
+    config: StudyConfig, jobs: Sequence[Job], finals: Sequence[Job] | None = None
+) -> Spending:
+    """What the search of these trials has cost, and will have cost at most; its finals included.
 
     Args:
         config: The study.
         jobs: The trials so far, at least one.
+        finals: The finals' runs; None: it is not known yet which they will be.
     """
     run = jobs[0].config
     each = flops_of_step(run) * run.steps
@@ -328,7 +331,14 @@ def spending(config: StudyConfig, jobs: Sequence[Job]) -> Spending:
         paused = [path for rung in rungs if (path := rung_file(job.folder, rung)).exists()]
         spent += read_trial(paused[-1]).train_flops if paused else 0.0
         most += each
-    return Spending(spent, most + each * (config.trials - len(jobs)))
+    most += each * (config.trials - len(jobs))
+    of_final = flops_of_step(run) * config.search.finals.steps
+    if finals is None:
+        return Spending(spent, most + of_final * config.search.finals.most_runs)
+    ended = [read_trial(job.folder / "trial.json") for job in finals if job.ended]
+    spent_on_finals = sum(record.train_flops for record in ended)
+    left = len(finals) - len(ended)
+    return Spending(spent + spent_on_finals, most + spent_on_finals + of_final * left)
 
 
 def best_trial(trials: tuple[TrialRecord, ...]) -> TrialRecord:

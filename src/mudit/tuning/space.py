@@ -23,7 +23,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mudit.errors import UsageError
-from mudit.training import check_value
+from mudit.training import check_name, check_value
 
 Point: TypeAlias = dict[str, float]
 
@@ -82,13 +82,14 @@ class Interval:
 Range: TypeAlias = Choices | Interval
 
 
-def parse_range(name: str, text: str, *, option: str = "") -> Range:
+def parse_range(name: str, text: str, *, option: str = "", bound: bool = True) -> Range:
     """The range of the base HP `name`.
 
     Args:
         name: The HP.
         text: The range.
         option: Where the text comes from, for errors; if not given, `search.space.NAME`.
+        bound: Whether the values are the HP's own, and must be possible for it.
 
     Raises:
         UsageError: The HP or the form is unknown, the range is empty, or a value is impossible.
@@ -99,6 +100,7 @@ def parse_range(name: str, text: str, *, option: str = "") -> Range:
         numbers = [float(part) for part in match[2].split(",") if part.strip()] if match else []
     except ValueError:
         match = None
+    check_name(name)
     if match is None:
         raise UsageError(f"{option} is {text!r}, expected a range like {_FORMS}.")
     found = _range(match[1], numbers)
@@ -106,7 +108,8 @@ def parse_range(name: str, text: str, *, option: str = "") -> Range:
         raise UsageError(
             f"{option} is {text!r}, which holds no value, or too many: expected e.g. {_FORMS}."
         )
-    for value in found.values if isinstance(found, Choices) else (found.low, found.high):
+    values = found.values if isinstance(found, Choices) else (found.low, found.high)
+    for value in values if bound else ():
         check_value(name, value)
     return found
 

@@ -19,6 +19,7 @@ from mudit.records import TrialRecord
 from mudit.training import (
     ENCODER_FILE,
     TEXT_FILE,
+    check_encoder,
     claim_folder,
     exclusive,
     read_config,
@@ -28,6 +29,7 @@ from mudit.training import (
     stream_seed,
 )
 from mudit.tuning.config import ExperimentConfig, StudyConfig, model_config
+from mudit.tuning.finals import final_jobs, read_finals
 from mudit.tuning.search import NoBestPoint, best_trial, trial_jobs
 
 # How long a command waits for another's turn with the folder: a claim, a list of runs, a report.
@@ -44,14 +46,16 @@ class Branch:
     Attributes:
         parametrization: `mup`, or the control's `sp`.
         trials: Its search; the control's may be the main one's, where both are the same.
-        best: The chosen trial.
+        best: The chosen trial; of the finals, if there are any.
         target: The target's training with its base HPs.
+        finals: The longer runs of the search's best points.
     """
 
     parametrization: Parametrization
     trials: tuple[TrialRecord, ...]
     best: TrialRecord
     target: TrialRecord
+    finals: tuple[TrialRecord, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +109,23 @@ def read_branch(config: StudyConfig, splits: Splits, parametrization: Parametriz
     """
     folder = Path(config.folder)
     shared = parametrization == "sp" and shares_search(config)
-    jobs = trial_jobs(config, splits, "mup" if shared else parametrization)
+    of_search: Parametrization = "mup" if shared else parametrization
+    jobs = trial_jobs(config, splits, of_search)
     paths = [job.folder / "trial.json" for job in jobs]
     target = folder / f"target_{parametrization}" / "trial.json"
     _require_finished(paths)
     trials = tuple(read_trial(path) for path in paths)
-    best = best_trial(trials)
+    last = final_jobs(config, splits, of_search, trials)
+    _require_finished([job.folder / "trial.json" for job in last])
+    finals = read_finals(last)
+    best = best_trial(finals or trials)
     _require_finished([target])
     return Branch(
-        parametrization=parametrization, trials=trials, best=best, target=read_trial(target)
+        parametrization=parametrization,
+        trials=trials,
+        best=best,
+        target=read_trial(target),
+        finals=finals,
     )
 
 
@@ -186,10 +198,14 @@ def prepare_encoder(
 ) -> None:
     """Train the data's own classifier once for all runs of a study that aligns tokens with it.
 
+    Another encoder is made sure of.
+
     Raises:
         DataError: The data have fewer than two classes.
+        EnvironmentFailure: The encoder cannot be had.
         Interrupted: `should_stop` said so, while another command was at it.
     """
+    check_encoder(config.repa.encoder)
     path = Path(config.folder) / ENCODER_FILE
     if config.repa.encoder != "classifier" or path.exists():
         return

@@ -29,7 +29,7 @@ from mudit.report import (
 )
 from mudit.tuning.config import StudyConfig, TaskConfig
 from mudit.tuning.facts import data_facts, machine, trial_curve, versions
-from mudit.tuning.search import importance
+from mudit.tuning.search import best_trial, importance
 from mudit.tuning.study import (
     Branch,
     FailedSearch,
@@ -89,7 +89,9 @@ def study_contents(
     own_control_runs = None
     if control is not None:
         own_control_runs = [] if shares_search(config) else [*control.trials]
-        own_control_runs += [control.target] if isinstance(control, Branch) else []
+        if isinstance(control, Branch):
+            own_control_runs += [] if shares_search(config) else [*control.finals]
+            own_control_runs.append(control.target)
     return StudyContents(
         title=f"μTransfer on {splits.train.name}: width {config.proxy.width} → "
         f"{config.target.width}",
@@ -105,9 +107,11 @@ def study_contents(
         proxy=_size(config.proxy, main.trials[0]),
         target=_size(config.target, main.target),
         trials=tuple(trial_curve(folder, trial) for trial in main.trials),
-        best_key=main.best.key,
+        best_key=best_trial(main.trials).key,
+        finals=tuple(trial_curve(folder, trial) for trial in main.finals),
+        finals_key=main.best.key if main.finals else None,
         target_run=trial_curve(folder, main.target),
-        cost=cost_facts(main.trials, main.target, control=own_control_runs),
+        cost=cost_facts([*main.trials, *main.finals], main.target, control=own_control_runs),
         plan_rows=tuple(map(_plan_row, _target_plan(folder).rows)),
         control=None if control is None else _control(config, folder, control),
         samples=grids,
@@ -136,7 +140,11 @@ def _control(config: StudyConfig, folder: Path, control: Branch | FailedSearch) 
     if isinstance(control, FailedSearch):
         return Control(trials=trials, best_key=None, target_run=None)
     return Control(
-        trials=trials, best_key=control.best.key, target_run=trial_curve(folder, control.target)
+        trials=trials,
+        best_key=best_trial(control.trials).key,
+        target_run=trial_curve(folder, control.target),
+        finals=() if shared else tuple(trial_curve(folder, trial) for trial in control.finals),
+        finals_key=control.best.key if control.finals else None,
     )
 
 

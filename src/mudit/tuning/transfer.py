@@ -6,6 +6,7 @@ A study is one folder:
     optuna.db              the searches, `search-mup` and `search-sp`, if no storage is given
     queue_id               what tells the study from others, if a storage is given
     mup_lr=2^-8_3fa2b1/    a trial (training.trainer says what is in it)
+    final_mup_lr=2^-8_…/   a longer run of one of the best points
     target_mup/            the target's training; `target_sp/` the control's
     samples/               what the trained models drew, `.npz` with `arr_0` and `labels`
     report.html, figures/  the report
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ from mudit.training import (
     load_trained,
     make_plan,
     open_splits,
+    parameters_of,
     resolve_device,
     stream_seed,
     train,
@@ -42,6 +45,7 @@ from mudit.training import (
 )
 from mudit.training.config import RunConfig
 from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
+from mudit.tuning.finals import final_jobs, final_task, run_finals
 from mudit.tuning.listener import Listener, Silent
 from mudit.tuning.pool import Job, stop_on_interrupt
 from mudit.tuning.queue import open_cluster, run_alone
@@ -68,61 +72,103 @@ from mudit.tuning.summary import write_study_report
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preview:
-    """What a study would do.
+class StudyCost:
+    """What a study would cost.
 
     Attributes:
         config: The complete config.
-        plan: The target's plan.
         trials: Trials of the search.
-        search_flops: FLOPs of the search, if no trial is ended early.
-        least_flops: FLOPs of the search, if all but one are ended at the first rung.
+        finals: Longer runs of the best points, at most.
+        proxy_parameters: Trainable parameters of the proxy, a projector included.
+        target_parameters: The same of the target.
+        search_flops: FLOPs of the search, if no trial is ended early, and of the finals.
+        least_flops: FLOPs of the same, if all but one are ended at the first rung.
         target_flops: FLOPs of the target's training.
         cost_ratio: `search_flops` over one target training, by Eq. (1).
     """
 
     config: StudyConfig
-    plan: Plan
     trials: int
+    finals: int
+    proxy_parameters: int
+    target_parameters: int
     search_flops: float
     least_flops: float
     target_flops: float
     cost_ratio: float
 
 
-def preview(config: StudyConfig) -> Preview:
-    """The config, plan and cost of a study, without running it.
+@dataclass(frozen=True, kw_only=True)
+class Preview(StudyCost):
+    """What a study would do, and cost.
+
+    Attributes:
+        plan: The target's plan.
+    """
+
+    plan: Plan
+
+
+def study_cost(config: StudyConfig, *, declared: Splits | None = None) -> StudyCost:
+    """What a study would cost, without running it.
+
+    Args:
+        config: The study.
+        declared: What is known of data that need not be there, nor the machine that trains; None:
+            the data are opened, and the device must be there.
 
     Raises:
         MuditError: As `transfer`, for what can be seen beforehand.
     """
-    splits = open_splits(config.data)
-    config = resolved(config, splits)
-    resolve_device(config.training.device)
+    config, splits = _foreseen(config, declared)
     trial = example_job(config, splits, "mup").config
     target = target_run_config(config, splits, config.hps, "mup")
-    plan = make_plan(target)
-    proxy = make_plan(trial)
+    flops, finals = flops_of_step(trial), config.search.finals
+    finals_flops = flops * finals.steps * finals.most_runs
+    small, large = parameters_of(trial), parameters_of(target)
 
-    flops = flops_of_step(trial)
-
-    def workload(task: TaskConfig, plan: Plan, trials: int = 1) -> Workload:
-        sizes = [int(np.prod(row.shape)) for row in plan.rows if row.trainable]
+    def workload(parameters: int, task: TaskConfig, trials: int = 1) -> Workload:
         return Workload(
-            parameters=sum(sizes), batch_size=task.batch_size, steps=task.steps, trials=trials
+            parameters=parameters, batch_size=task.batch_size, steps=task.steps, trials=trials
         )
 
-    return Preview(
+    searches = [workload(small, config.proxy, config.trials)]
+    if finals.most_runs:
+        searches.append(workload(small, final_task(config), finals.most_runs))
+    return StudyCost(
         config=config,
-        plan=plan,
         trials=config.trials,
-        search_flops=flops * trial.steps * config.trials,
-        least_flops=flops * (trial.steps + [*trial.rungs, trial.steps][0] * (config.trials - 1)),
+        finals=finals.most_runs,
+        proxy_parameters=small,
+        target_parameters=large,
+        search_flops=flops * trial.steps * config.trials + finals_flops,
+        least_flops=flops * (trial.steps + [*trial.rungs, trial.steps][0] * (config.trials - 1))
+        + finals_flops,
         target_flops=flops_of_step(target) * target.steps,
-        cost_ratio=grouped_cost_ratio(
-            [workload(config.proxy, proxy, config.trials)], workload(config.target, plan)
-        ),
+        cost_ratio=grouped_cost_ratio(searches, workload(large, config.target)),
     )
+
+
+def preview(config: StudyConfig, *, declared: Splits | None = None) -> Preview:
+    """The config, plan and cost of a study, without running it; the arguments are `study_cost`'s.
+
+    Raises:
+        MuditError: As `transfer`, for what can be seen beforehand.
+    """
+    config, splits = _foreseen(config, declared)
+    make_plan(example_job(config, splits, "mup").config)
+    plan = make_plan(target_run_config(config, splits, config.hps, "mup"))
+    cost = study_cost(config, declared=splits)
+    return Preview(plan=plan, **{f.name: getattr(cost, f.name) for f in fields(cost)})
+
+
+def _foreseen(config: StudyConfig, declared: Splits | None) -> tuple[StudyConfig, Splits]:
+    """The config and its data, or what is known of them."""
+    if declared is not None:
+        return config, declared
+    splits = open_splits(config.data)
+    resolve_device(config.training.device)
+    return resolved(config, splits), splits
 
 
 def transfer(
@@ -172,7 +218,7 @@ def transfer(
         control: Branch | FailedSearch | None = None
         if config.control == "sp":
             try:
-                control = _branch(config, splits, "sp", main.trials, listener, should_stop)
+                control = _branch(config, splits, "sp", main, listener, should_stop)
             except NoBestPoint as error:  # a result of the control, not the study's end
                 listener.stage(f"the control ends here: {error}")
                 control = FailedSearch(parametrization="sp", trials=error.trials)
@@ -275,40 +321,20 @@ def _branch(
     config: StudyConfig,
     splits: Splits,
     parametrization: Parametrization,
-    shared: tuple[TrialRecord, ...] | None,
+    other: Branch | None,
     listener: Listener,
     should_stop: Callable[[], bool],
 ) -> Branch:
-    """Search and target under one parametrization; `shared`: the main search's trials."""
-    if shared is not None and shares_search(config):
-        trials = shared
+    """Search and target under one parametrization; `other`: the main branch."""
+    if other is not None and shares_search(config):
+        trials, finals, best = other.trials, other.finals, other.best
     else:
-        listener.stage(
-            f"searching {config.trials} points under {parametrization} on the proxy, "
-            f"width {config.proxy.width}"
-        )
-        target = target_run_config(config, splits, config.hps, parametrization)
-        target_flops = flops_of_step(target) * target.steps
-
-        def ended(record: TrialRecord) -> None:
-            listener.ended(record)
-            spent = spending(config, trial_jobs(config, splits, parametrization))
-            listener.spent(spent.so_far / target_flops, spent.most / target_flops)
-
-        trials = search(
-            config,
-            splits,
-            parametrization=parametrization,
-            on_tick=listener.tick,
-            on_end=ended,
-            should_stop=should_stop,
-            on_notice=listener.notice,
-        )
-    best = best_trial(trials)
-    hps = config.hps.updated({name: best.hps[name] for name in config.search.space})
+        trials, finals = _searched(config, splits, parametrization, listener, should_stop)
+        best = best_trial(finals or trials)
+    hps = config.hps.updated({name: best.hps[name] for name in config.tuned})
     listener.stage(
         f"training the target under {parametrization}, width {config.target.width}, with "
-        + ", ".join(f"{name} = {best.hps[name]:.4g}" for name in config.search.space)
+        + ", ".join(f"{name} = {best.hps[name]:.4g}" for name in config.tuned)
     )
     key = f"target_{parametrization}"
     run = target_run_config(config, splits, hps, parametrization)
@@ -320,4 +346,41 @@ def _branch(
         on_notice=listener.notice,
     )
     listener.ended(trained)
-    return Branch(parametrization=parametrization, trials=trials, best=best, target=trained)
+    return Branch(
+        parametrization=parametrization, trials=trials, best=best, target=trained, finals=finals
+    )
+
+
+def _searched(
+    config: StudyConfig,
+    splits: Splits,
+    parametrization: Parametrization,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> tuple[tuple[TrialRecord, ...], tuple[TrialRecord, ...]]:
+    """The search's trials, and its finals."""
+    target = target_run_config(config, splits, config.hps, parametrization)
+    target_flops = flops_of_step(target) * target.steps
+    last: list[Job] | None = None
+
+    def ended(record: TrialRecord) -> None:
+        listener.ended(record)
+        spent = spending(config, trial_jobs(config, splits, parametrization), last)
+        listener.spent(spent.so_far / target_flops, spent.most / target_flops)
+
+    told: dict[str, Any] = {
+        "on_tick": listener.tick,
+        "on_end": ended,
+        "should_stop": should_stop,
+        "on_notice": listener.notice,
+    }
+    listener.stage(
+        f"searching {config.trials} points under {parametrization} on the proxy, "
+        f"width {config.proxy.width}"
+    )
+    trials = search(config, splits, parametrization=parametrization, **told)
+    last = final_jobs(config, splits, parametrization, trials)
+    if not last:
+        return trials, ()
+    listener.stage(f"finals: {len(last)} runs of {config.search.finals.steps} steps")
+    return trials, run_finals(config, last, parametrization=parametrization, **told)

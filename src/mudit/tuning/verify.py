@@ -141,15 +141,22 @@ class VerifyPreview:
     target_flops: float
 
 
-def preview_grid(config: VerifyConfig) -> VerifyPreview:
+def preview_grid(config: VerifyConfig, *, declared: Splits | None = None) -> VerifyPreview:
     """The config and cost of a verify study, without running it.
+
+    Args:
+        config: The study.
+        declared: As in `preview`.
 
     Raises:
         MuditError: As `verify`, for what can be seen beforehand.
     """
-    splits = open_splits(config.data)
-    config = resolved(config, splits)
-    _refuse(config, splits)
+    if declared is None:
+        splits = open_splits(config.data)
+        config = resolved(config, splits)
+    else:
+        splits = declared
+    _refuse(config, splits, anywhere=declared is not None)
     points = grid_points_of(config, read_extension(Path(config.folder)))
     jobs = {
         job.key: (parametrization, job)
@@ -422,9 +429,12 @@ def parametrizations(config: VerifyConfig) -> tuple[Parametrization, ...]:
     return ("mup", "sp") if config.control == "sp" and not shared else ("mup",)
 
 
-def _refuse(config: VerifyConfig, splits: Splits) -> None:
-    """What can be refused is refused before anything is trained or written."""
-    if config.launcher == "local":  # Ray's machines may have others
+def _refuse(config: VerifyConfig, splits: Splits, *, anywhere: bool = False) -> None:
+    """What can be refused is refused before anything is trained or written.
+
+    `anywhere`: on whatever machine it may be trained; Ray's may have others, too.
+    """
+    if config.launcher == "local" and not anywhere:
         resolve_device(config.training.device)
     if config.parametrization.parametrization != "mup":
         raise UsageError(

@@ -16,7 +16,7 @@ from mudit.report import Control, DataFacts, SampleGrid, write_report
 from mudit.report.figures import NAMES, Rendered, drawings, render
 from mudit.report.page import page_html
 from mudit.report.theme import LIGHT, type_style
-from mudit.report.words import ALTERNATIVES, RANKING, control_words
+from mudit.report.words import ALTERNATIVES, RANKING, algorithm, control_words, headline
 from pages import Page
 
 NASTY = "<script>alert('&')</script> $x_{"
@@ -230,3 +230,20 @@ def test_a_best_key_without_a_trial_is_refused(study_contents):
     control = dataclasses.replace(study_contents().control, best_key="x")
     with pytest.raises(DataError, match=r"control\.best_key is 'x'.*sp--9"):
         study_contents(control=control)
+
+
+def test_finals_are_told_with_their_winner(study_contents, run_facts) -> None:
+    finals = tuple(
+        run_facts(f"final-{exponent}", score, hps={"lr": 2.0**exponent, "clip": 1.0}, steps=90)
+        for exponent, score in ((-8, 0.39), (-7, 0.35), (-6, 0.37))
+    )
+    contents = study_contents(finals=finals, finals_key="final--7")
+    text = " ".join(words for _, words in algorithm(contents))
+    assert "3 runs of 90 steps instead of 30, lr varied around the best" in text
+    assert "at lr = 2⁻⁷: another optimum than in the search" in text
+    assert headline(contents).startswith("Base lr = 2⁻⁷, the best of 4 settings tried and of 3")
+    first = study_contents(finals=finals[:2], finals_key="final--8")
+    assert "the same optimum as in the search" in " ".join(w for _, w in algorithm(first))
+    assert "finals: the best lr, 2⁻⁸, is the smallest one tried" in words_of(first)
+    with pytest.raises(DataError, match="finals_key"):
+        study_contents(finals=finals, finals_key="mup--8")
