@@ -1,5 +1,6 @@
 """One training run: config, trainer, checkpoints, validation bank."""
 
+from mudit.files import exclusive, write_text, write_whole
 from mudit.training.alignment import ENCODER_FILE, save_encoder
 from mudit.training.checkpoint import load_weights, save_weights
 from mudit.training.conditioning import TEXT_FILE, Conditioning, save_text_features
@@ -14,7 +15,6 @@ from mudit.training.config import (
     parse_config,
     read_config,
 )
-from mudit.training.files import exclusive, write_text, write_whole
 from mudit.training.flops import step_flops, trainable_parameters
 from mudit.training.hyperparameters import Hyperparameters, check_value
 from mudit.training.randomness import generator, stream_seed

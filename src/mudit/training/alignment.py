@@ -20,10 +20,10 @@ from torch.nn import functional
 
 from mudit.data import ImageDataset, permutation
 from mudit.errors import DataError, EnvironmentFailure, UsageError
+from mudit.files import write_whole
 from mudit.models import ModelConfig, builder
 from mudit.nn import Projector
 from mudit.training.checkpoint import load_weights, save_weights
-from mudit.training.files import write_whole
 from mudit.training.randomness import generator, stream_seed
 
 # The data set's own classifier, in the folder of a run or of its study.

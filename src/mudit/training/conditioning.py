@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mudit.data import TextFeatures, encode_captions, open_text_encoder
 from mudit.errors import DataError, UsageError
+from mudit.files import write_whole
 from mudit.models import (
     DiTConfig,
     MMDiTConfig,
@@ -25,7 +26,6 @@ from mudit.models import (
     is_text_conditioned,
 )
 from mudit.training.config import TextConfig
-from mudit.training.files import write_whole
 
 Condition: TypeAlias = tuple[Tensor, ...]
 

@@ -34,6 +34,7 @@ from mudit.data import (
 )
 from mudit.diffusion import Objective, drop_labels, make_objective
 from mudit.errors import DataError, EnvironmentFailure, Interrupted
+from mudit.files import exclusive, write_text, write_whole
 from mudit.models import architecture_of, builder, example_inputs, is_text_conditioned
 from mudit.parametrization import Plan, plan
 from mudit.records import Record, StepRecord, TimingRecord, TrialRecord, ValidationRecord, from_row
@@ -55,7 +56,7 @@ from mudit.training.checkpoint import (
 from mudit.training.conditioning import Conditioning, text_features
 from mudit.training.config import DataConfig, RunConfig, claim_folder
 from mudit.training.ema import EMA, decay_from_half_life
-from mudit.training.files import RecordFile, exclusive, write_text, write_whole
+from mudit.training.files import RecordFile
 from mudit.training.flops import step_flops, trainable_parameters
 from mudit.training.randomness import generator, stream_seed
 from mudit.training.schedule import lr_factor
