@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 from mudit.errors import UsageError
 
-WHAT = {"emoji": "draw every emoji of the system's colour font, with captions"}
+WHAT = {
+    "emoji": "draw every emoji of the system's colour font, with captions",
+    "latents": "encode images with a VAE",
+}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 from mudit.cli.parsing import make_parser, output_path, parse
 from mudit.diffusion import GuidedChannels, Method, SampleNoise, make_objective
 from mudit.errors import UsageError
-from mudit.evaluation import as_images, generate
+from mudit.evaluation import generate, open_decoder
 from mudit.training import load_trained, stream_seed
 from mudit.tuning import SamplingConfig
 
@@ -43,6 +43,9 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--out", type=str, default="samples.png", help="the grid, a class in a row")
+    parser.add_argument(
+        "--vae", type=str, default="", help="of a run on latents: another folder of its VAE"
+    )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     options = parse(parser, argv)
     out, folder = output_path(options.out), Path(options.run)
@@ -73,7 +76,8 @@ def run(argv: Sequence[str]) -> int:
         cfg_channels=sampling.cfg_channels,
         cfg_interval=sampling.cfg_interval,
     )
-    _save_grid(as_images(x), rows=len(classes), path=out)
+    decode = open_decoder(trained.config.data, vae=options.vae, device=options.device)
+    _save_grid(decode(x), rows=len(classes), path=out)
     print(f"{len(x)} images from the model of width {trained.config.model.width}: {out}")
     return 0
 

@@ -1,33 +1,48 @@
 """Datasets that yield batches as a function of indices, and the order of training."""
 
+from mudit.data.autoencoder import Autoencoder, load_autoencoder, open_autoencoder, weights_hash
 from mudit.data.captioned import CaptionedImages
 from mudit.data.dataset import ArrayDataset, ImageDataset, Skipped, Splits
 from mudit.data.emoji import draw_emoji
+from mudit.data.encode_latents import Encoded, StoredDtype, encode_latents
 from mudit.data.encoders import TextEncoder, TextSizes, open_text_encoder
 from mudit.data.folder import FolderDataset
 from mudit.data.images import centre_crop
+from mudit.data.latents import LatentSpace, check_space, images_of, keeps_images, latent_space
 from mudit.data.order import batch_indices, flips, permutation
 from mudit.data.sources import open_dataset
 from mudit.data.text import TextFeatures, captions_of, class_captions, encode_captions
 
 __all__ = [
     "ArrayDataset",
+    "Autoencoder",
     "CaptionedImages",
+    "Encoded",
     "FolderDataset",
     "ImageDataset",
+    "LatentSpace",
     "Skipped",
     "Splits",
+    "StoredDtype",
     "TextEncoder",
     "TextFeatures",
     "TextSizes",
     "batch_indices",
     "captions_of",
     "centre_crop",
+    "check_space",
     "class_captions",
     "draw_emoji",
     "encode_captions",
+    "encode_latents",
     "flips",
+    "images_of",
+    "keeps_images",
+    "latent_space",
+    "load_autoencoder",
+    "open_autoencoder",
     "open_dataset",
     "open_text_encoder",
     "permutation",
+    "weights_hash",
 ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mudit.diffusion import (
@@ -16,7 +14,6 @@ from mudit.diffusion import (
     guided,
     resolve_method,
     sample,
-    to_uint8,
 )
 from mudit.errors import UsageError
 from mudit.models import ModelConfig
@@ -97,9 +94,3 @@ def generate(
         )
         done.append(x0.cpu())
     return torch.cat(done)
-
-
-def as_images(x: Tensor) -> NDArray[np.uint8]:
-    """uint8 images of shape (N, H, W, C) from data-space tensors (N, C, H, W)."""
-    pixels: NDArray[np.uint8] = to_uint8(x).permute(0, 2, 3, 1).contiguous().numpy()
-    return pixels

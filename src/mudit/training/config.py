@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from mudit.data import LatentSpace
 from mudit.diffusion import ObjectiveConfig, make_objective
 from mudit.errors import ConfigMismatchError, UsageError
 from mudit.models import ModelConfig
@@ -34,19 +35,25 @@ class DataConfig:
     """Which images.
 
     Attributes:
-        source: `digits`, `idx:FOLDER`, `folder:PATH`, `captions:PATH`, `shards:PATTERN` or
-            `hf:NAME_OR_FOLDER`.
-        size: Side of the square images, where the source leaves it open.
+        source: `digits`, `idx:FOLDER`, `folder:PATH`, `captions:PATH`, `shards:PATTERN`,
+            `hf:NAME_OR_FOLDER` or `latents:FOLDER`.
+        size: Side of the square images, where the source leaves it open; latents of images of
+            another size are refused.
         flip: Horizontal flips; None: the source's habit.
         most_skipped: Share of the rows of captioned data that may be malformed and left out.
+        vae: The VAE that latents should be of: the hub's name or the folder that they were encoded
+            with, a folder with the same weights, or the first digits of its hash. Empty: any.
         fingerprint: Hash of the content; a run refuses data that has changed. Empty: not checked.
+        latents: What the latents are; filled in, and a run refuses others. None: not checked.
     """
 
     source: str = "digits"
     size: int | None = None
     flip: bool | None = None
     most_skipped: float = 0.01
+    vae: str = ""
     fingerprint: str = ""
+    latents: LatentSpace | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from mudit.data import (
     Splits,
     batch_indices,
     captions_of,
+    check_space,
     flips,
     open_dataset,
 )
@@ -160,11 +161,17 @@ def open_splits(config: DataConfig) -> Splits:
     """The data that a config names.
 
     Raises:
-        DataError: They are missing or damaged, or have changed since the config was made.
+        DataError: They are missing or damaged, of another VAE, or have changed since the config
+            was made.
     """
     splits = open_dataset(
-        config.source, size=config.size, flip=config.flip, most_skipped=config.most_skipped
+        config.source,
+        size=config.size,
+        flip=config.flip,
+        most_skipped=config.most_skipped,
+        vae=config.vae,
     )
+    check_space(config.latents, splits.train)
     if config.fingerprint and config.fingerprint != splits.fingerprint:
         raise DataError(
             f"the images of {config.source!r} are not those that this study began with. Restore "
@@ -265,6 +272,7 @@ class _Run:
     forward: Callable[..., Any]  # a prediction, and where the run is aligned, features
     conditioning: Conditioning
     encoder: FeatureEncoder | None
+    images: ImageDataset | None  # what the encoder sees, where the data are latents
     ema: EMA
     optimizer: torch.optim.Optimizer
     base_lrs: list[float]
@@ -297,10 +305,11 @@ class _Run:
             block = architecture_of(config.model).block
             # Names of parameters and of saved tensors stay as they are.
             apply_activation_checkpointing(model, check_fn=lambda part: isinstance(part, block))
-        encoder = None
+        encoder = images = None
         if config.repa.is_on:
+            images = images_of(splits.train)
             encoder = open_encoder(
-                config.repa.encoder, splits.train, folder, seed=config.bank_seed, device=device
+                config.repa.encoder, images, folder, seed=config.bank_seed, device=device
             )
         board = _tensorboard(folder) if config.training.tensorboard else None
         bank = ValidationBank.draw(
@@ -318,6 +327,7 @@ class _Run:
             forward=torch.compile(model) if config.training.compile else model,
             conditioning=_conditioning(config, splits.train, kept(model), folder),
             encoder=encoder,
+            images=None if images is splits.train else images,
             ema=ema,
             optimizer=optimizer,
             base_lrs=[group["lr"] for group in optimizer.param_groups],
@@ -415,10 +425,12 @@ class _Run:
         labels = drop_labels(
             labels, self.conditioning.null_label, config.training.label_dropout, generator=rng
         )
+        # Of the same crop, and mirrored as the latents are.
+        images = x0 if self.images is None else self.images.batch(indices, turned)[0]
         parts = config.training.accumulation
         sums: list[Tensor] = []
         for chunk in zip(
-            *(tensor.to(self.device).chunk(parts) for tensor in (x0, t, noise, labels))
+            *(tensor.to(self.device).chunk(parts) for tensor in (x0, t, noise, labels, images))
         ):
             terms = self._loss(*chunk)
             (terms[0] / parts).backward()  # type: ignore[no-untyped-call]
@@ -426,7 +438,9 @@ class _Run:
             sums = [a + b for a, b in zip(sums, means)] if sums else means
         return sums
 
-    def _loss(self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor) -> list[Tensor]:
+    def _loss(
+        self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor, images: Tensor
+    ) -> list[Tensor]:
         told = self.conditioning(labels)
         projected: list[Tensor] = []
 
@@ -442,7 +456,7 @@ class _Run:
             named = terms.named()
             if self.encoder is not None:
                 grid = math.isqrt(self.config.model.num_tokens)
-                named["repa"] = alignment_loss(projected[0], self.encoder(x0, grid=grid))
+                named["repa"] = alignment_loss(projected[0], self.encoder(images, grid=grid))
         weights = _DEFAULT_WEIGHTS | self.config.hps.loss_weight
         total = sum(weights.get(name, 1.0) * value for name, value in named.items())
         assert isinstance(total, Tensor)

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
-from mudit.data import Splits, TextSizes, batch_indices, captions_of, open_text_encoder
+from mudit.data import (
+    Splits,
+    TextSizes,
+    batch_indices,
+    captions_of,
+    latent_space,
+    open_text_encoder,
+)
 from mudit.diffusion import (
     GuidedChannels,
     Method,
@@ -284,8 +291,10 @@ Experiment = TypeVar("Experiment", bound=ExperimentConfig)
 
 
 def resolved(config: Experiment, splits: Splits) -> Experiment:
-    """The config with the data's fingerprint in it."""
-    data = dataclasses.replace(config.data, fingerprint=splits.fingerprint)
+    """The config with the data's fingerprint in it, and with what its latents are."""
+    data = dataclasses.replace(
+        config.data, fingerprint=splits.fingerprint, latents=latent_space(splits.train)
+    )
     return dataclasses.replace(config, data=data)
 
 

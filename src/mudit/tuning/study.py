@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mudit.data import Splits, captions_of, permutation
+from mudit.data import Splits, captions_of, images_of, permutation
 from mudit.errors import DataError, UsageError
 from mudit.models import is_text_conditioned
 from mudit.parametrization import Parametrization
@@ -187,15 +187,17 @@ def prepare_encoder(
     """Train the data's own classifier once for all runs of a study that aligns tokens with it.
 
     Raises:
-        DataError: The data have fewer than two classes.
+        DataError: The data have fewer than two classes, or are latents without their images.
         Interrupted: `should_stop` said so, while another command was at it.
     """
     path = Path(config.folder) / ENCODER_FILE
+    if config.repa.is_on:
+        images_of(splits.train)  # refused before the search
     if config.repa.encoder != "classifier" or path.exists():
         return
     with exclusive(path.parent, wait_seconds=math.inf, should_stop=should_stop):
         if not path.exists():  # another command has trained it meanwhile
-            save_encoder(splits.train, path, seed=config.seed)
+            save_encoder(images_of(splits.train), path, seed=config.seed)
 
 
 def prepare_text(

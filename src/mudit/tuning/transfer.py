@@ -25,7 +25,7 @@ from mudit.analysis import Workload, grouped_cost_ratio
 from mudit.data import Splits
 from mudit.diffusion import SampleNoise, make_objective
 from mudit.errors import UsageError
-from mudit.evaluation import as_images, generate
+from mudit.evaluation import check_decoder, generate, open_decoder
 from mudit.parametrization import Parametrization, Plan
 from mudit.records import TrialRecord
 from mudit.training import (
@@ -155,6 +155,7 @@ def transfer(
         listener.notice(str(splits.skipped))
     # What can be refused is refused before the search.
     resolve_device(_device_here(config))
+    check_decoder(config.data)
     for parametrization in ("mup", "sp") if config.control == "sp" else ("mup",):
         make_plan(target_run_config(config, splits, config.hps, parametrization))
         make_plan(example_job(config, splits, parametrization).config)
@@ -261,6 +262,7 @@ def _draw_samples(
         device=_device_here(config),
         prompts=[names[label] for label in chosen] if splits.train.captioned else (),
     )
+    decode = open_decoder(config.data, device=_device_here(config))
     labels = torch.arange(len(chosen)).repeat_interleave(options.per_class)
     x = generate(
         trained.model,
@@ -275,9 +277,11 @@ def _draw_samples(
         cfg_interval=options.cfg_interval,
     )
 
+    images = decode(x)
+
     def write(aside: Path) -> None:
         with aside.open("wb") as file:
-            np.savez(file, arr_0=as_images(x), labels=np.array(chosen)[labels.numpy()])
+            np.savez(file, arr_0=images, labels=np.array(chosen)[labels.numpy()])
 
     write_whole(path, write)
 
