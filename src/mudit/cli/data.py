@@ -11,6 +11,7 @@ from mudit.errors import UsageError
 WHAT = {
     "emoji": "draw every emoji of the system's colour font, with captions",
     "latents": "encode images with a VAE",
+    "text": "encode captions with a text encoder",
 }
 
 

@@ -10,7 +10,16 @@ from mudit.data.folder import FolderDataset
 from mudit.data.images import centre_crop
 from mudit.data.latents import LatentSpace, check_space, images_of, keeps_images, latent_space
 from mudit.data.order import batch_indices, flips, permutation
-from mudit.data.sources import open_dataset
+from mudit.data.sources import open_captions_of, open_dataset
+from mudit.data.store import is_finished, read_layout
+from mudit.data.stored_text import (
+    StoredText,
+    check_text,
+    is_stored,
+    store_text,
+    stored_text_sizes,
+    text_facts,
+)
 from mudit.data.text import TextFeatures, captions_of, class_captions, encode_captions
 
 __all__ = [
@@ -24,6 +33,7 @@ __all__ = [
     "Skipped",
     "Splits",
     "StoredDtype",
+    "StoredText",
     "TextEncoder",
     "TextFeatures",
     "TextSizes",
@@ -31,18 +41,26 @@ __all__ = [
     "captions_of",
     "centre_crop",
     "check_space",
+    "check_text",
     "class_captions",
     "draw_emoji",
     "encode_captions",
     "encode_latents",
     "flips",
     "images_of",
+    "is_finished",
+    "is_stored",
     "keeps_images",
     "latent_space",
     "load_autoencoder",
     "open_autoencoder",
+    "open_captions_of",
     "open_dataset",
     "open_text_encoder",
     "permutation",
+    "read_layout",
+    "store_text",
+    "stored_text_sizes",
+    "text_facts",
     "weights_hash",
 ]

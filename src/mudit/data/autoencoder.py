@@ -122,11 +122,13 @@ def load_autoencoder(source: str) -> Any:
             "'mudit[diffusers]'."
         ) from None
     folder = Path(source).expanduser()
-    inside = {"subfolder": "vae"} if (folder / "vae").is_dir() else {}
+    inside: dict[str, Any] = {"subfolder": "vae"} if (folder / "vae").is_dir() else {}
     place = str(folder) if folder.is_dir() else source
     try:
         cls: Any = AutoencoderKL
-        return cls.from_pretrained(place, torch_dtype=torch.float32, **inside).eval()
+        # False: what saves memory would need accelerate, and a VAE is small.
+        options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, **inside}
+        return cls.from_pretrained(place, **options).eval()
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         if folder.is_dir():

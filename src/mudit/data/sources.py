@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mudit.data.captions import open_captions
 from mudit.data.dataset import Splits
 from mudit.data.digits import open_digits
@@ -10,6 +12,7 @@ from mudit.data.hub import open_table
 from mudit.data.idx import open_idx
 from mudit.data.latents import open_latents
 from mudit.data.shards import open_shards
+from mudit.data.text import captions_of
 from mudit.errors import UsageError
 
 _FORMS = (
@@ -62,6 +65,13 @@ def open_dataset(
     if kind in _CAPTIONED and path:
         return _CAPTIONED[kind](path, size=size, flip=bool(flip), most_skipped=most_skipped)
     raise UsageError(f"the dataset is {spec!r}; expected {_FORMS}. Correct data.source.")
+
+
+def open_captions_of(spec: str, *, most_skipped: float = 0.01) -> Sequence[str]:
+    """The texts of a data set's labels; no image is read. See `open_dataset`."""
+    has_size = spec == "digits" or spec.partition(":")[0] in ("idx", "latents")
+    splits = open_dataset(spec, size=None if has_size else 1, most_skipped=most_skipped)
+    return captions_of(splits.train)
 
 
 def _with_size(spec: str, splits: Splits, size: int | None) -> Splits:

@@ -223,6 +223,18 @@ def _is_whole(path: Path, layout: Layout, shard: int) -> bool:
 # --- reading --------------------------------------------------------------------------------------
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder is a store that lacks no shard; nothing is read of them.
+
+    Raises:
+        DataError: Its header is damaged.
+    """
+    if not (folder / HEADER).exists():
+        return False
+    layout = read_layout(folder)
+    return all((folder / shard_file(shard)).exists() for shard in range(layout.num_shards))
+
+
 class Store:
     """Rows of a finished store.
 
@@ -288,8 +300,12 @@ class Store:
         return found
 
 
-def read_layout(folder: Path, *, kind: str) -> Layout:
+def read_layout(folder: Path, *, kind: str = "") -> Layout:
     """What a store's header says.
+
+    Args:
+        folder: The store's.
+        kind: What it should be; empty: any.
 
     Raises:
         DataError: It is missing, damaged, edited, or of another kind.
@@ -314,10 +330,10 @@ def read_layout(folder: Path, *, kind: str) -> Layout:
             f"{path} is damaged ({type(error).__name__}: {error}); expected what `mudit data "
             f"{kind}` wrote. Restore it, or delete the folder and make it again."
         ) from error
-    if (version, found) != (_FORMAT, kind):
+    if version != _FORMAT or (kind and found != kind):
         raise DataError(
-            f"{path} is of {found}, format {version}; expected {kind}, format {_FORMAT}. Give a "
-            f"folder that this version's `mudit data {kind}` wrote."
+            f"{path} is of {found}, format {version}; expected {kind or found}, format {_FORMAT}. "
+            "Give a folder that `mudit data` of this version wrote."
         )
     if layout.digest != digest:
         raise DataError(_edited(folder, layout))

@@ -93,8 +93,9 @@ def decoded(
     vae: Autoencoder, space: LatentSpace, x: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, "batch colours size size"]:
     """Images, in [-1, 1] or nearly, of a model's latents."""
-    parts = x.float().split(_BATCH_SIZE)
-    return torch.cat([vae.decode(part / space.scale + space.shift) for part in parts])
+    z = x.float() / space.scale + space.shift
+    parts = [vae.decode(z[at : at + _BATCH_SIZE]) for at in range(0, len(z), _BATCH_SIZE)]
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 from mudit.files import exclusive, write_text, write_whole
 from mudit.training.alignment import ENCODER_FILE, save_encoder
 from mudit.training.checkpoint import load_weights, save_weights
-from mudit.training.conditioning import TEXT_FILE, Conditioning, save_text_features
+from mudit.training.conditioning import TEXT_FOLDER, Conditioning, are_stored, save_text_features
 from mudit.training.config import (
     DataConfig,
     ParametrizationConfig,
@@ -34,7 +34,7 @@ from mudit.training.validation import ValidationBank
 
 __all__ = [
     "ENCODER_FILE",
-    "TEXT_FILE",
+    "TEXT_FOLDER",
     "Conditioning",
     "DataConfig",
     "Hyperparameters",
@@ -46,6 +46,7 @@ __all__ = [
     "Trained",
     "TrainingConfig",
     "ValidationBank",
+    "are_stored",
     "check_value",
     "claim_folder",
     "end_paused",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from mudit.data import LatentSpace
+from mudit.data import LatentSpace, StoredDtype
 from mudit.diffusion import ObjectiveConfig, make_objective
 from mudit.errors import ConfigMismatchError, UsageError
 from mudit.models import ModelConfig
@@ -64,10 +64,15 @@ class TextConfig:
         encoder: `bytes`, the built-in one, which knows no language; or `hf:NAME_OR_FOLDER`, an
             encoder of transformers (T5, CLIP, BERT and others), from the hub or a local folder.
         max_tokens: Where longer captions are cut off; 0: after the longest of the data.
+        dtype: In which features are stored, `float32` or `float16`.
+        features: A folder that `mudit data text` wrote: the encoder is not even loaded. Empty: they
+            are made, in the study's folder.
     """
 
     encoder: str = "bytes"
     max_tokens: int = 0
+    dtype: StoredDtype = "float32"
+    features: str = ""
 
     def __post_init__(self) -> None:
         kind, _, name = self.encoder.partition(":")

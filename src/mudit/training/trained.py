@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from torch import nn
 
-from mudit.data import open_text_encoder
+from mudit.data import TextEncoder, is_stored, open_text_encoder, read_layout
 from mudit.errors import DataError, UsageError
 from mudit.models import builder, is_text_conditioned
 from mudit.training.checkpoint import load_weights
-from mudit.training.conditioning import Conditioning, text_features
-from mudit.training.config import RunConfig, read_config
+from mudit.training.conditioning import Conditioning, text_features, text_folder
+from mudit.training.config import RunConfig, TextConfig, read_config
 from mudit.training.trainer import resolve_device
 
 
@@ -72,8 +72,28 @@ def _conditioning(
         )
     if prompts:
         assert config.model.caption_dim is not None
-        encoder = open_text_encoder(config.text.encoder, bytes_dim=config.model.caption_dim)
+        encoder = open_text_encoder(
+            config.text.encoder,
+            bytes_dim=config.model.caption_dim,
+            device=next(model.parameters()).device,
+        )
+        _check_encoder(encoder, config.text, folder)
         features = encoder.encode([*captions, ""], tokens=tokens)
         return Conditioning.of(config.model, captions, model, features=features)
-    features_kept = text_features(config.text, captions, folder, tokens=tokens)
-    return Conditioning.of(config.model, captions, model, features=features_kept)
+    kept = text_features(
+        config.text, captions, folder, tokens=tokens, bytes_dim=config.model.caption_dim or 0
+    )
+    return Conditioning.of(config.model, captions, model, features=kept, in_memory=None)
+
+
+def _check_encoder(encoder: TextEncoder, text: TextConfig, folder: Path) -> None:
+    """Prompts are for the weights that the training's captions were encoded with."""
+    place = text_folder(text, folder)
+    if place is None or not is_stored(place):
+        return
+    known = read_layout(place).facts["encoder_hash"]
+    if encoder.hash != known:
+        raise DataError(
+            f"text.encoder {text.encoder} has the hash {encoder.hash[:12]}, but the run's texts "
+            f"were encoded by one with the hash {known[:12]} ({place}). Put that one there."
+        )

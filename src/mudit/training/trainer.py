@@ -31,6 +31,7 @@ from mudit.data import (
     captions_of,
     check_space,
     flips,
+    images_of,
     open_dataset,
 )
 from mudit.diffusion import Objective, drop_labels, make_objective
@@ -578,7 +579,13 @@ def _conditioning(
     if not is_text_conditioned(config.model):
         return Conditioning.of(config.model, (), model)
     captions = captions_of(dataset) if dataset.captioned else config.captions
-    features = text_features(config.text, captions, folder, tokens=config.model.caption_tokens)
+    features = text_features(
+        config.text,
+        captions,
+        folder,
+        tokens=config.model.caption_tokens,
+        bytes_dim=config.model.caption_dim or 0,
+    )
     return Conditioning.of(config.model, captions, model, features=features)
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 from mudit.data import (
@@ -14,8 +15,11 @@ from mudit.data import (
     TextSizes,
     batch_indices,
     captions_of,
+    check_text,
     latent_space,
     open_text_encoder,
+    stored_text_sizes,
+    text_facts,
 )
 from mudit.diffusion import (
     GuidedChannels,
@@ -330,6 +334,11 @@ def model_config(
 @functools.lru_cache(maxsize=8)
 def _text_sizes(text: TextConfig, bytes_dim: int, captions: Sequence[str]) -> TextSizes:
     """Asked for each run of a study; tokenising all captions takes a while."""
+    if text.features:
+        folder = Path(text.features).expanduser()
+        tokens = text.max_tokens or stored_text_sizes(folder).tokens
+        check_text(folder, text_facts(text.encoder, captions, tokens, text.dtype))
+        return stored_text_sizes(folder)
     encoder = open_text_encoder(text.encoder, bytes_dim=bytes_dim)
     return encoder.sizes(captions, most_tokens=text.max_tokens)
 
