@@ -27,6 +27,7 @@ import yaml
 from PIL import Image
 
 import mudit
+from latents import write_vae
 from mudit.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +113,7 @@ def run_command(words: list[str]) -> tuple[int, str]:
 
 
 @pytest.fixture
-def page_folder(tmp_path, monkeypatch) -> Iterator[Path]:
+def page_folder(tmp_path, monkeypatch, request) -> Iterator[Path]:
     """An empty folder to be in, with the data that the pages speak of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -140,6 +141,9 @@ def page_folder(tmp_path, monkeypatch) -> Iterator[Path]:
         caption = f"photo number {number}"
         lines.append(json.dumps({"file": f"{number:04}.png", "caption": caption}))
     (tmp_path / "data/photos/captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    if "data.md" in request.node.name:
+        pytest.importorskip("diffusers")
+        write_vae(tmp_path / "models/vae")
     yield tmp_path
     for name in set(sys.modules) - known:
         if (tmp_path / f"{name}.py").exists():
@@ -185,7 +189,12 @@ def test_blocks_have_a_known_language(page: Path) -> None:
 def options() -> set[str]:
     """Every option of every verb, with its dashes."""
     found = set()
-    for words in [*([verb] for verb in VERBS), ["data", "emoji"]]:
+    for words in [
+        *([verb] for verb in VERBS),
+        ["data", "emoji"],
+        ["data", "latents"],
+        ["data", "text"],
+    ]:
         text = io.StringIO()
         with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
             main([*words, "--help"])

@@ -18,7 +18,7 @@ VERBS = {
     "export": "write a trained run as a folder for diffusers, with a model card",
     "certify": "prove which weight has which role: the forward pass as an NE⊗OR⊤ program",
     "check": "the coordinate check: what grows with width in training, and the likely cause",
-    "data": "prepare data sets: draw the emoji of the system's font, with captions",
+    "data": "prepare data sets: encode images and captions, draw the emoji of the system's font",
     "plan": "print what μP does to each parameter of a model",
     "cost": "what a study would cost, before it is run",
     "recipes": "complete studies by name, for --recipe: the paper's, and ones for a CPU",

@@ -8,7 +8,11 @@ from collections.abc import Sequence
 
 from mudit.errors import UsageError
 
-WHAT = {"emoji": "draw every emoji of the system's colour font, with captions"}
+WHAT = {
+    "emoji": "draw every emoji of the system's colour font, with captions",
+    "latents": "encode images with a VAE",
+    "text": "encode captions with a text encoder",
+}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -79,6 +79,9 @@ def run(argv: Sequence[str]) -> int:
         default=None,
         help="whether a folder gets a PNG of each image; default: up to 1,000",
     )
+    parser.add_argument(
+        "--vae", type=str, default="", help="of a run on latents: another folder of its VAE"
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="images denoised at once")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     options = parse(parser, argv)
@@ -102,6 +105,7 @@ def run(argv: Sequence[str]) -> int:
             files=options.files,
             batch_size=options.batch_size,
             device=options.device,
+            vae=options.vae,
             made_by=f"mudit {__version__}",
             on_progress=bars.tick,
             on_notice=bars.notice,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from mudit.data.text import TextFeatures, encode_captions
 from mudit.errors import EnvironmentFailure, UsageError
 
 _BATCH = 64
+_TOKENISED = 1 << 12
 # A tokenizer without a limit says 1e30.
 _NO_LIMIT = 100_000
 
@@ -36,6 +39,13 @@ class TextSizes(NamedTuple):
 class TextEncoder(Protocol):
     """A frozen encoder of texts."""
 
+    @property
+    def hash(self) -> str:
+        """SHA-256 of its weights, hex."""
+
+    def lengths(self, captions: Sequence[str]) -> list[int]:
+        """Tokens of each caption before any is cut off, the end mark included."""
+
     def sizes(self, captions: Sequence[str], *, most_tokens: int = 0) -> TextSizes:
         """Sizes of the features of captions.
 
@@ -44,22 +54,26 @@ class TextEncoder(Protocol):
             most_tokens: Where longer captions are cut off; 0: where the encoder does.
         """
 
-    def encode(self, captions: Sequence[str], *, tokens: int) -> TextFeatures:
-        """Features of captions; a longer one is cut off with a warning.
+    def encode(self, captions: Sequence[str], *, tokens: int, warn: bool = True) -> TextFeatures:
+        """Features of captions, on the CPU; a longer one is cut off with a warning.
 
         Args:
             captions: Texts; an empty one stands for "nothing said".
             tokens: Length of the result.
+            warn: Whether to warn.
         """
 
 
-def open_text_encoder(spec: str, *, bytes_dim: int = 64) -> TextEncoder:
+def open_text_encoder(
+    spec: str, *, bytes_dim: int = 64, device: torch.device | None = None
+) -> TextEncoder:
     """The encoder that a user names.
 
     Args:
         spec: `bytes`, the built-in one; or `hf:NAME_OR_FOLDER`: T5 (its encoder), CLIP (its text
             model), or another encoder of transformers, from the hub or a local folder.
         bytes_dim: Size of a token of `bytes`.
+        device: Where an encoder of transformers works; None: the CPU.
 
     Raises:
         EnvironmentFailure: transformers is not installed, or the weights cannot be had.
@@ -69,7 +83,7 @@ def open_text_encoder(spec: str, *, bytes_dim: int = 64) -> TextEncoder:
     if spec == "bytes":
         return BytesEncoder(bytes_dim)
     if kind == "hf" and name:
-        return HubEncoder(name)
+        return HubEncoder(name, device=device)
     raise UsageError(
         f"text.encoder is {spec!r}, expected bytes or hf:NAME_OR_FOLDER, e.g. hf:models/minilm."
     )
@@ -85,18 +99,28 @@ class BytesEncoder:
     def __init__(self, dim: int) -> None:
         self._dim = dim
 
+    @property
+    def hash(self) -> str:
+        """See `TextEncoder.hash`."""
+        return hashlib.sha256(f"bytes {self._dim}".encode()).hexdigest()
+
+    def lengths(self, captions: Sequence[str]) -> list[int]:
+        """See `TextEncoder.lengths`."""
+        return [1 + len(caption.encode()) for caption in captions]
+
     def sizes(self, captions: Sequence[str], *, most_tokens: int = 0) -> TextSizes:
         """See `TextEncoder.sizes`."""
         longest = 1 + max((len(caption.encode()) for caption in captions), default=0)
         return TextSizes(min(longest, most_tokens or longest), self._dim, self._dim)
 
-    def encode(self, captions: Sequence[str], *, tokens: int) -> TextFeatures:
+    def encode(self, captions: Sequence[str], *, tokens: int, warn: bool = True) -> TextFeatures:
         """See `TextEncoder.encode`."""
         kept = []
         for caption in captions:
             code = caption.encode()
             if len(code) + 1 > tokens:
-                _warn(caption, len(code) + 1, tokens)
+                if warn:
+                    _warn(caption, len(code) + 1, tokens)
                 caption = code[: tokens - 1].decode(errors="ignore")
             kept.append(caption)
         return encode_captions(kept, length=tokens, dim=self._dim, pooled_dim=self._dim)
@@ -111,12 +135,13 @@ class HubEncoder:
 
     Args:
         name: A hub name or a local folder.
+        device: Where it works; None: the CPU.
 
     Raises:
         EnvironmentFailure: transformers is not installed, or the weights cannot be had.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, device: torch.device | None = None) -> None:
         try:
             import transformers
         except ImportError:
@@ -133,6 +158,7 @@ class HubEncoder:
         self._projects = self._class.__name__.endswith("WithProjection")
         self._pooled_dim: int = own.projection_dim if self._projects else self._dim
         places = getattr(own, "max_position_embeddings", None)  # T5 has relative ones
+        self._device = device or torch.device("cpu")
         self._limit = min(int(self._tokenizer.model_max_length), places or _NO_LIMIT, _NO_LIMIT)
 
     @cached_property
@@ -140,20 +166,36 @@ class HubEncoder:
         # Sizes, all that a dry run needs, come without the weights.
         with _loading(self._name):
             model: nn.Module = self._class.from_pretrained(self._name, dtype=torch.float32)
-        return model.eval().requires_grad_(False)
+        return model.to(self._device).eval().requires_grad_(False)
+
+    @cached_property
+    def hash(self) -> str:
+        """See `TextEncoder.hash`; the same from safetensors or what torch.save writes."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+        return digest.hexdigest()
+
+    def lengths(self, captions: Sequence[str]) -> list[int]:
+        """See `TextEncoder.lengths`."""
+        return list(map(len, self._ids(captions)))
 
     def sizes(self, captions: Sequence[str], *, most_tokens: int = 0) -> TextSizes:
         """See `TextEncoder.sizes`."""
-        longest = max((len(ids) for ids in self._ids(captions)), default=1)
+        parts = range(0, len(captions), _TOKENISED)  # of ten million, few at once
+        longest = max(
+            (max(self.lengths(captions[at : at + _TOKENISED])) for at in parts), default=1
+        )
         tokens = min(longest, self._limit, most_tokens or longest)
         return TextSizes(tokens, self._dim, self._pooled_dim)
 
     @torch.no_grad()
-    def encode(self, captions: Sequence[str], *, tokens: int) -> TextFeatures:
+    def encode(self, captions: Sequence[str], *, tokens: int, warn: bool = True) -> TextFeatures:
         """See `TextEncoder.encode`."""
-        for caption, ids in zip(captions, self._ids(captions)):
-            if len(ids) > tokens:
-                _warn(caption, len(ids), tokens)
+        for caption, length in zip(captions, self.lengths(captions) if warn else ()):
+            if length > tokens:
+                _warn(caption, length, tokens)
         parts = [
             self._encode(captions[start : start + _BATCH], tokens)
             for start in range(0, len(captions), _BATCH)
@@ -167,7 +209,7 @@ class HubEncoder:
             truncation=True,
             max_length=tokens,
             return_tensors="pt",
-        )
+        ).to(self._device)
         mask = batch["attention_mask"].bool()
         output = self._model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         hidden: Tensor = output.last_hidden_state * mask.unsqueeze(-1)
@@ -177,7 +219,7 @@ class HubEncoder:
             pooled = output.pooler_output
         else:
             pooled = hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True)
-        return TextFeatures(hidden, mask, pooled)
+        return TextFeatures(hidden.cpu(), mask.cpu(), pooled.cpu())
 
     def _ids(self, captions: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = self._tokenizer(list(captions), verbose=False)["input_ids"]

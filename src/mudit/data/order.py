@@ -51,7 +51,7 @@ def batch_indices(num_samples: int, batch_size: int, seed: int, step: int) -> np
     _check_counts(seed, step)
     epoch, position = divmod(step, num_samples // batch_size)
     start = position * batch_size
-    return _epoch_order(num_samples, seed, epoch)[start : start + batch_size].copy()
+    return _epoch_order(num_samples, seed, epoch)[start : start + batch_size].astype(np.int64)
 
 
 def flips(seed: int, step: int, batch_size: int) -> npt.NDArray[np.bool_]:
@@ -69,13 +69,16 @@ def flips(seed: int, step: int, batch_size: int) -> npt.NDArray[np.bool_]:
 
 def permutation(count: int, seed: int, epoch: int = 0) -> npt.NDArray[np.int64]:
     """The numbers 0 to `count` - 1 in the order of one epoch, shape (count,)."""
-    return np.argsort(_draws(seed, _ORDER, epoch, count), kind="stable").astype(np.int64)
+    order: npt.NDArray[np.int64] = np.argsort(_draws(seed, _ORDER, epoch, count), kind="stable")
+    return order.astype(np.int64, copy=False)
 
 
-# A step and the next one may lie in two epochs; training and something else may take turns.
-@functools.lru_cache(maxsize=4)
-def _epoch_order(num_samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    return permutation(num_samples, seed, epoch)
+# Training and something else may take turns. Ten million samples take 40 MB each.
+@functools.lru_cache(maxsize=2)
+def _epoch_order(num_samples: int, seed: int, epoch: int) -> npt.NDArray[np.uint32]:
+    if num_samples >= 1 << 32:
+        raise UsageError(f"the dataset has {num_samples} samples; expected fewer than 2^32.")
+    return permutation(num_samples, seed, epoch).astype(np.uint32)
 
 
 def _draws(seed: int, stream: int, number: int, count: int) -> npt.NDArray[np.uint64]:

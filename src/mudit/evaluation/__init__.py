@@ -1,7 +1,8 @@
 """What trained models produce, drawn and measured."""
 
 from mudit.evaluation.classes import Classifier, fit_classifier
-from mudit.evaluation.generate import SamplerConfig, as_images, generate, images_of
+from mudit.evaluation.decode import as_images, check_decoder, open_decoder, pictures_of
+from mudit.evaluation.generate import SamplerConfig, generate, sampled_images
 from mudit.evaluation.pictures import picture_metadata
 from mudit.evaluation.request import SampleConfig
 from mudit.evaluation.sampling import Sampled, SampleJob, sample_runs
@@ -13,9 +14,12 @@ __all__ = [
     "Sampled",
     "SamplerConfig",
     "as_images",
+    "check_decoder",
     "fit_classifier",
     "generate",
-    "images_of",
+    "open_decoder",
     "picture_metadata",
+    "pictures_of",
     "sample_runs",
+    "sampled_images",
 ]

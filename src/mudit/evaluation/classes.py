@@ -128,18 +128,25 @@ class Classifier:
         return self.predict(images) == labels.cpu()
 
 
-def fit_classifier(train: ImageDataset, validation: ImageDataset) -> Classifier:
+def fit_classifier(
+    train: ImageDataset, validation: ImageDataset, *, most: int | None = None
+) -> Classifier:
     """A classifier of the images of `train`, measured on `validation`; the same one every time.
 
     A support vector machine on pixels; a small neural network where there are more than 5,000
     images. Images above 32x32 are averaged down. Of large datasets, it is fitted on as many images
     as make 47 million values, and measured on at most 10,000.
 
+    Args:
+        train: What it is fitted on.
+        validation: What it is measured on.
+        most: Images of each, at most: for data that take long to read. None: all.
+
     Raises:
         DataError: The training images have fewer than two classes, or cannot be read.
     """
     side = min(train.size, _MAX_SIDE)
-    limit = _MAX_VALUES // (train.channels * side * side)
+    limit = min(_MAX_VALUES // (train.channels * side * side), most or train.num_samples)
     features, labels = _features(train, limit)
     present = np.unique(labels)
     if len(present) < 2:
@@ -152,7 +159,7 @@ def fit_classifier(train: ImageDataset, validation: ImageDataset) -> Classifier:
         model, description = _fit_machine(features, labels), "support vector machine on pixels"
     else:
         model, description = _fit_network(features, labels), "small neural network on pixels"
-    held_out, held_out_labels = _features(validation, _MAX_HELD_OUT)
+    held_out, held_out_labels = _features(validation, min(_MAX_HELD_OUT, most or _MAX_HELD_OUT))
     return Classifier(
         description=description,
         class_names=train.class_names,

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from mudit.diffusion import SampleNoise, SamplerStep, resolve_method
 from mudit.errors import EnvironmentFailure, Interrupted, UsageError
-from mudit.evaluation.generate import images_of
+from mudit.evaluation.decode import Decode, open_decoder
+from mudit.evaluation.generate import sampled_images
 from mudit.evaluation.request import Asked, SampleConfig, asked_of
 from mudit.training import (
     RunConfig,
@@ -120,6 +121,7 @@ def batches(
     *,
     batch_size: int,
     device: str,
+    vae: str,
     on_progress: OnProgress,
     should_stop: Callable[[], bool],
     done: int = 0,
@@ -134,6 +136,7 @@ def batches(
         numbers: Which of its samples.
         batch_size: Images denoised at once.
         device: Where.
+        vae: For a run on latents, another place of its VAE; empty: the one that it knows.
         on_progress: Told after each step.
         should_stop: Asked after each step.
         done: Images that were there before, for `on_progress`.
@@ -147,7 +150,9 @@ def batches(
     piecemeal = not source.asked.from_run and len(texts) > _ENCODED_AT_ONCE
     prompts = () if source.asked.from_run else texts[:1] if piecemeal else texts
     trained = load_trained(source.folder, device=device, prompts=prompts)
-    encoder = run_encoder(source.run) if piecemeal else None
+    decode = open_decoder(source.run.data, vae=vae, device=device)
+    device_of_text = next(trained.model.parameters()).device
+    encoder = run_encoder(source.run, source.folder, device=device_of_text) if piecemeal else None
     seed = stream_seed(source.config.seed, "sample")
     total = done + len(numbers)
     for start in range(0, len(numbers), batch_size):
@@ -173,7 +178,7 @@ def batches(
             share = min(1.0, (state.index + 1) / source.config.sampler.steps)
             on_progress(source.name, finished + share * len(part), total)
 
-        yield _batch(told, labels, source, SampleNoise(seed=seed, numbers=part), step)
+        yield _batch(told, labels, source, SampleNoise(seed=seed, numbers=part), decode, step)
         on_progress(source.name, finished + len(part), total)
 
 
@@ -182,14 +187,16 @@ def _batch(
     labels: NDArray[np.int64],
     source: Source,
     noise: SampleNoise,
+    decode: Decode,
     step: Callable[[SamplerStep], None],
 ) -> NDArray[np.uint8]:
     try:
-        images = images_of(
+        images = sampled_images(
             trained,
             torch.from_numpy(labels),
             source.config.sampler,
             noise=noise,
+            decode=decode,
             batch_size=len(noise),
             callback=step,
         )

@@ -24,9 +24,9 @@ from mudit.diffusion import (
     make_objective,
     resolve_method,
     sample,
-    to_uint8,
 )
 from mudit.errors import UsageError
+from mudit.evaluation.decode import Decode
 from mudit.models import ModelConfig
 from mudit.training import Conditioning, Trained
 
@@ -59,12 +59,13 @@ class SamplerConfig:
             raise UsageError(f"{self._group}steps is {self.steps}, expected at least 2.")
 
 
-def images_of(
+def sampled_images(
     trained: Trained,
     labels: Tensor,
     sampler: SamplerConfig,
     *,
     noise: SampleNoise,
+    decode: Decode,
     batch_size: int = 256,
     callback: Callable[[SamplerStep], None] | None = None,
 ) -> NDArray[np.uint8]:
@@ -75,6 +76,7 @@ def images_of(
         labels: Classes, or numbers of prompts, shape (N,).
         sampler: How to draw.
         noise: Each sample's own.
+        decode: `open_decoder` of the run's data.
         batch_size: Images denoised at once.
         callback: Called once per step of each batch.
 
@@ -95,7 +97,7 @@ def images_of(
         callback=callback,
         **options,
     )
-    return as_images(x)
+    return decode(x)
 
 
 @torch.no_grad()
@@ -175,9 +177,3 @@ def generate(
         )
         done.append(x0.cpu())
     return torch.cat(done)
-
-
-def as_images(x: Tensor) -> NDArray[np.uint8]:
-    """uint8 images of shape (N, H, W, C) from data-space tensors (N, C, H, W)."""
-    pixels: NDArray[np.uint8] = to_uint8(x).permute(0, 2, 3, 1).contiguous().numpy()
-    return pixels

@@ -54,6 +54,7 @@ class SampleJob:
         files: Whether a folder gets single pictures; None: up to 1,000.
         batch_size: Images denoised at once.
         device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+        vae: For a run on latents, another folder or hub name of its VAE.
         made_by: Program and version, for the pictures' metadata.
         on_progress: Told of images.
         on_notice: Told what the user should know.
@@ -63,6 +64,7 @@ class SampleJob:
     files: bool | None = None
     batch_size: int = 64
     device: str = "auto"
+    vae: str = ""
     made_by: str = "mudit"
     on_progress: OnProgress = lambda name, images, total: None
     on_notice: Callable[[str], None] = lambda text: None
@@ -250,6 +252,7 @@ def _batches(
         numbers,
         batch_size=job.batch_size,
         device=job.device,
+        vae=job.vae,
         on_progress=job.on_progress,
         should_stop=job.should_stop,
         done=done,

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mudit.errors import DataError, EnvironmentFailure, UsageError
-from mudit.export.extras import diffusers
+from mudit.data import LatentSpace, load_autoencoder, weights_hash
+from mudit.errors import UsageError
 from mudit.export.identity import pixel_vae
 from mudit.training import RunConfig
 
 
 def write_vae(config: RunConfig, folder: Path, source: str, *, ignores_shift: bool) -> int:
-    """Write the VAE that decodes what a run's model makes.
+    """Write the VAE that decodes what a run's model makes, with the run's own scale and shift.
 
     Args:
         config: The run's.
         folder: Where to.
-        source: For a run on latents, a folder or a name on the hub; empty for a run on pixels.
+        source: For a run on latents, a folder or a name on the hub; empty: the VAE that they were
+            encoded by, or for a run on pixels none.
         ignores_shift: Whether the pipeline decodes without the VAE's `shift_factor`.
 
     Returns:
@@ -26,10 +27,12 @@ def write_vae(config: RunConfig, folder: Path, source: str, *, ignores_shift: bo
     Raises:
         DataError: The folder holds no VAE.
         EnvironmentFailure: diffusers is not installed, or the hub cannot be reached.
-        UsageError: The run needs a VAE and none is given, or the other way round; or it is not
-            one that the run's latents can come from.
+        UsageError: The run needs a VAE and none is known, or the other way round; or it is not
+            the one that the run's latents come from.
     """
-    is_latent = config.data.source.startswith("latents:")
+    space = config.data.latents
+    is_latent = space is not None or config.data.source.startswith("latents:")
+    source = source or (space.vae if space else "")
     if is_latent != bool(source):
         raise UsageError(
             f"the run's data are {config.data.source!r}: "
@@ -44,7 +47,11 @@ def write_vae(config: RunConfig, folder: Path, source: str, *, ignores_shift: bo
     if not source:
         pixel_vae(model.in_channels).save_pretrained(folder)
         return model.input_size
-    vae = load_vae(source)
+    vae = load_autoencoder(source)
+    if space is not None:
+        _check_hash(vae, source, space)
+        # Those of the run, which `mudit data latents` may have been told.
+        vae.register_to_config(scaling_factor=space.scale, shift_factor=space.shift)
     _check(vae.config, source, model.in_channels, ignores_shift=ignores_shift)
     if vae.config.shift_factor is None:
         vae.register_to_config(shift_factor=0.0)  # StableDiffusion3Pipeline adds it
@@ -53,28 +60,13 @@ def write_vae(config: RunConfig, folder: Path, source: str, *, ignores_shift: bo
     return model.input_size * factor
 
 
-def load_vae(source: str) -> Any:
-    """An AutoencoderKL in float32, from its folder, a pipeline's folder, or the hub.
-
-    Raises:
-        DataError: The folder holds no VAE.
-        EnvironmentFailure: diffusers is not installed, or the hub cannot be reached.
-    """
-    library, folder = diffusers(), Path(source)
-    inside = {"subfolder": "vae"} if (folder / "vae").is_dir() else {}
-    try:
-        return library.AutoencoderKL.from_pretrained(source, **inside).eval()
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        if folder.is_dir():
-            raise DataError(
-                f"--vae {source} holds no AutoencoderKL that diffusers can load: {reason} "
-                "Give the folder with its config.json and weights."
-            ) from None
-        raise EnvironmentFailure(
-            f"--vae {source} is no folder here, and could not be had from the hub: {reason} Give "
-            "a folder with the VAE's config.json and diffusion_pytorch_model.safetensors."
-        ) from None
+def _check_hash(vae: Any, source: str, space: LatentSpace) -> None:
+    found = weights_hash(vae)
+    if found != space.vae_hash:
+        raise UsageError(
+            f"--vae {source} has the hash {found[:12]}, but the run's latents were encoded by "
+            f"{space.vae} with the hash {space.vae_hash[:12]}. Give that VAE with --vae."
+        )
 
 
 def _check(vae: Any, source: str, channels: int, *, ignores_shift: bool) -> None:

@@ -1,8 +1,9 @@
 """One training run: config, trainer, checkpoints, validation bank."""
 
+from mudit.files import disk_errors, exclusive, write_text, write_whole
 from mudit.training.alignment import ENCODER_FILE, check_encoder, save_encoder
 from mudit.training.checkpoint import load_weights, save_weights
-from mudit.training.conditioning import TEXT_FILE, Conditioning, save_text_features
+from mudit.training.conditioning import TEXT_FOLDER, Conditioning, are_stored, save_text_features
 from mudit.training.config import (
     DataConfig,
     ParametrizationConfig,
@@ -15,7 +16,6 @@ from mudit.training.config import (
     read_config,
     refuse_other_config,
 )
-from mudit.training.files import disk_errors, exclusive, write_text, write_whole
 from mudit.training.flops import step_flops, trainable_parameters
 from mudit.training.hyperparameters import Hyperparameters, check_name, check_value
 from mudit.training.randomness import generator, stream_seed
@@ -42,7 +42,7 @@ from mudit.training.validation import ValidationBank
 
 __all__ = [
     "ENCODER_FILE",
-    "TEXT_FILE",
+    "TEXT_FOLDER",
     "Conditioning",
     "DataConfig",
     "Hyperparameters",
@@ -54,6 +54,7 @@ __all__ = [
     "Trained",
     "TrainingConfig",
     "ValidationBank",
+    "are_stored",
     "check_encoder",
     "check_name",
     "check_value",

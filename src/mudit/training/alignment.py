@@ -20,10 +20,10 @@ from torch.nn import functional
 
 from mudit.data import ImageDataset, permutation
 from mudit.errors import DataError, EnvironmentFailure, UsageError
+from mudit.files import write_whole
 from mudit.models import ModelConfig, builder
 from mudit.nn import Projector
 from mudit.training.checkpoint import load_weights, save_weights
-from mudit.training.files import write_whole
 from mudit.training.randomness import generator, stream_seed
 
 # The data set's own classifier, in the folder of a run or of its study.
@@ -283,22 +283,16 @@ def open_encoder(
 
     Args:
         encoder: `classifier` or `dinov2:NAME_OR_FOLDER`.
-        dataset: The training images.
+        dataset: The training images; of latents, those kept beside them.
         folder: The run's; a classifier is looked for there and in the folder above, the study's,
             and trained if it is in neither.
         seed: Of the classifier's training.
         device: Where it works.
 
     Raises:
-        DataError: The data are no images, or have no classes.
+        DataError: The data have no classes.
         EnvironmentFailure: The weights cannot be had.
     """
-    if dataset.channels not in (1, 3):
-        raise DataError(
-            f"repa.encoder sees images of 1 or 3 channels, but those of {dataset.name} have "
-            f"{dataset.channels}, so they are latents. Train on images, or leave repa.encoder at "
-            "none."
-        )
     kind, _, name = encoder.partition(":")
     if kind == "dinov2":
         return Dinov2(name, device=device)

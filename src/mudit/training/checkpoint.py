@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mudit.errors import EnvironmentFailure
-from mudit.training.files import write_whole
+from mudit.files import write_whole
 
 _FORMAT = 1
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor, nn
 
-from mudit.data import TextFeatures, encode_captions, open_text_encoder
-from mudit.errors import DataError, UsageError
+from mudit.data import (
+    StoredText,
+    TextFeatures,
+    check_text,
+    encode_captions,
+    is_stored,
+    open_text_encoder,
+    store_text,
+    text_facts,
+)
+from mudit.errors import UsageError
 from mudit.models import (
     DiTConfig,
     MMDiTConfig,
@@ -25,12 +30,14 @@ from mudit.models import (
     is_text_conditioned,
 )
 from mudit.training.config import TextConfig
-from mudit.training.files import write_whole
 
 Condition: TypeAlias = tuple[Tensor, ...]
 
 # Features of the data's captions, in the folder of a run or of its study.
-TEXT_FILE = "text_features.safetensors"
+TEXT_FOLDER = "text_features"
+
+_FEW = 4096  # captions that the built-in encoder encodes again for each run
+_IN_MEMORY = 1 << 28  # bytes of features that are read at the start instead of batch by batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +49,17 @@ class Conditioning:
         tables: For a text-conditioned model, what it is told of each class: one row for each, the
             last for "nothing said". Empty where the model is told nothing; None where it takes the
             class itself.
+        stored: Where there is too much of it: rows that are read when they are asked for; `tables`
+            is empty then.
+        num_parts: How many of tokens, mask and pooled vector the model takes of `stored`.
+        null: What stands for "nothing said" in their place; empty: the last row.
     """
 
     num_classes: int
     tables: Condition | None
+    stored: StoredText | None = None
+    num_parts: int = 0
+    null: Condition = ()
 
     @classmethod
     def of(
@@ -54,7 +68,8 @@ class Conditioning:
         captions: Sequence[str],
         model: nn.Module,
         *,
-        features: TextFeatures | None = None,
+        features: TextFeatures | StoredText | None = None,
+        in_memory: int | None = _IN_MEMORY,
     ) -> Conditioning:
         """Returns the conditioning of `model`.
 
@@ -63,6 +78,7 @@ class Conditioning:
             captions: For a text-conditioned model, one for each label.
             model: A model may hold a text of its own that stands for "nothing said".
             features: Of the captions and, last, of an empty one; None: by the built-in encoder.
+            in_memory: Bytes of stored features that are read at once; None: all.
 
         Raises:
             UsageError: A text-conditioned model has no captions, or one is too long.
@@ -84,14 +100,26 @@ class Conditioning:
                 dim=config.caption_dim,
                 pooled_dim=pooled_dim or config.caption_dim,
             )
-        text, mask, pooled = features
-        if isinstance(model, PixArt):
-            text[-1], mask[-1] = model.null_text()[0].cpu(), True
         device = next(model.parameters()).device
-        tables = [text, mask]
-        if pooled_dim is not None:
-            tables.append(pooled)
-        return cls(num_classes=len(captions), tables=tuple(part.to(device) for part in tables))
+        null: Condition = ()
+        if isinstance(model, PixArt):  # it has a text of its own, all of whose tokens count
+            (own,) = model.null_text().detach().to(device)
+            null = (own, torch.ones(len(own), dtype=torch.bool, device=device))
+        parts = 2 if pooled_dim is None else 3
+        if isinstance(features, StoredText):
+            if in_memory is not None and features.num_bytes > in_memory:
+                return cls(
+                    num_classes=len(captions),
+                    tables=(),
+                    stored=features,
+                    num_parts=parts,
+                    null=null,
+                )
+            features = features.all()
+        tables = tuple(part.to(device) for part in features[:parts])
+        for table, row in zip(tables, null):
+            table[-1] = row
+        return cls(num_classes=len(captions), tables=tables)
 
     @property
     def null_label(self) -> int:
@@ -102,66 +130,66 @@ class Conditioning:
         """Returns what the model is told of classes `labels` (B,), on their device."""
         if self.tables is None:
             return (labels,)
-        return tuple(table[labels] for table in self.tables)
+        if self.stored is None:
+            return tuple(table[labels] for table in self.tables)
+        rows = self.stored.rows(labels.cpu().numpy())[: self.num_parts]
+        told = tuple(part.to(labels.device) for part in rows)
+        for part, row in zip(told, self.null):
+            part[labels == self.null_label] = row
+        return told
 
 
 def text_features(
-    text: TextConfig, captions: Sequence[str], folder: Path, *, tokens: int
-) -> TextFeatures | None:
-    """Features of captions and, last, of an empty one; None for the built-in encoder.
+    text: TextConfig,
+    captions: Sequence[str],
+    folder: Path,
+    *,
+    tokens: int,
+    bytes_dim: int,
+) -> StoredText | None:
+    """Features of captions and, last, of an empty one; None for the built-in encoder of few.
 
-    They are looked for in the folder and in the one above, the study's, and encoded and kept if
-    they are in neither.
+    They are those of `text.features`. Without it they are looked for in the folder and in the one
+    above, the study's, and encoded and kept if they are in neither.
 
     Args:
         text: The encoder.
         captions: Texts.
         folder: The run's.
         tokens: Length of the result.
+        bytes_dim: Size of a token of the built-in encoder.
 
     Raises:
-        DataError: The file holds features of another encoder, another length or other captions.
+        DataError: The features are of another encoder, another length or other captions; or not
+            finished, or damaged.
         EnvironmentFailure: The encoder cannot be had.
     """
-    if text.encoder == "bytes":
+    if not are_stored(text, captions):
         return None
-    places = (folder / TEXT_FILE, folder.parent / TEXT_FILE)
-    path = next((place for place in places if place.exists()), None)
-    if path is None:
-        path = places[0]
-        save_text_features(text, captions, path, tokens=tokens)
-    return _read(path, _header(text, captions, tokens))
+    place = text_folder(text, folder)
+    if place is None:
+        place = folder / TEXT_FOLDER
+        save_text_features(text, captions, place, tokens=tokens, bytes_dim=bytes_dim)
+    check_text(place, text_facts(text.encoder, captions, tokens, text.dtype))
+    return StoredText(place)
+
+
+def text_folder(text: TextConfig, folder: Path) -> Path | None:
+    """Where the features of a run's captions lie; None: nowhere yet."""
+    if text.features:
+        return Path(text.features).expanduser()
+    places = (folder / TEXT_FOLDER, folder.parent / TEXT_FOLDER)
+    return next((place for place in places if is_stored(place)), None)
+
+
+def are_stored(text: TextConfig, captions: Sequence[str]) -> bool:
+    """Whether features lie in a folder: the built-in encoder makes those of few in no time."""
+    return text.encoder != "bytes" or bool(text.features) or len(captions) > _FEW
 
 
 def save_text_features(
-    text: TextConfig, captions: Sequence[str], path: Path, *, tokens: int
+    text: TextConfig, captions: Sequence[str], folder: Path, *, tokens: int, bytes_dim: int
 ) -> None:
-    """Encode captions and an empty one, and write their features; see `text_features`."""
-    features = open_text_encoder(text.encoder).encode([*captions, ""], tokens=tokens)
-    parts = {name: part.contiguous() for name, part in features._asdict().items()}
-    header = _header(text, captions, tokens)
-    write_whole(path, partial(save_file, parts, metadata=header))
-
-
-def _header(text: TextConfig, captions: Sequence[str], tokens: int) -> dict[str, str]:
-    digest = hashlib.sha256()
-    for caption in captions:
-        digest.update(json.dumps(caption).encode())
-    return {"encoder": text.encoder, "tokens": str(tokens), "captions": digest.hexdigest()}
-
-
-def _read(path: Path, expected: dict[str, str]) -> TextFeatures:
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if found := [name for name in expected if header.get(name) != expected[name]]:
-                shown = ", ".join(f"{k}: {header.get(k)} there, {expected[k]} here" for k in found)
-                raise DataError(
-                    f"{path} holds text features of something else ({shown}). Delete it to encode "
-                    "the captions again, or correct text.encoder and text.max_tokens."
-                )
-            return TextFeatures(*(file.get_tensor(name) for name in TextFeatures._fields))
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"cannot read {path} ({error}). Delete it to encode the captions again."
-        ) from None
+    """Encode captions and an empty one, and store their features; see `text_features`."""
+    encoder = open_text_encoder(text.encoder, bytes_dim=bytes_dim)
+    store_text(captions, encoder, folder, spec=text.encoder, tokens=tokens, dtype=text.dtype)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from mudit.data import LatentSpace, StoredDtype
 from mudit.diffusion import ObjectiveConfig, make_objective
 from mudit.errors import ConfigMismatchError, UsageError
 from mudit.models import ModelConfig
@@ -37,19 +38,25 @@ class DataConfig:
     """Which images.
 
     Attributes:
-        source: `digits`, `idx:FOLDER`, `folder:PATH`, `captions:PATH`, `shards:PATTERN` or
-            `hf:NAME_OR_FOLDER`.
-        size: Side of the square images, where the source leaves it open.
+        source: `digits`, `idx:FOLDER`, `folder:PATH`, `captions:PATH`, `shards:PATTERN`,
+            `hf:NAME_OR_FOLDER` or `latents:FOLDER`.
+        size: Side of the square images, where the source leaves it open; latents of images of
+            another size are refused.
         flip: Horizontal flips; None: the source's habit.
         most_skipped: Share of the rows of captioned data that may be malformed and left out.
+        vae: The VAE that latents should be of: the hub's name or the folder that they were encoded
+            with, a folder with the same weights, or the first digits of its hash. Empty: any.
         fingerprint: Hash of the content; a run refuses data that has changed. Empty: not checked.
+        latents: What the latents are; filled in, and a run refuses others. None: not checked.
     """
 
     source: str = "digits"
     size: int | None = None
     flip: bool | None = None
     most_skipped: float = 0.01
+    vae: str = ""
     fingerprint: str = ""
+    latents: LatentSpace | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +67,15 @@ class TextConfig:
         encoder: `bytes`, the built-in one, which knows no language; or `hf:NAME_OR_FOLDER`, an
             encoder of transformers (T5, CLIP, BERT and others), from the hub or a local folder.
         max_tokens: Where longer captions are cut off; 0: after the longest of the data.
+        dtype: In which features are stored, `float32` or `float16`.
+        features: A folder that `mudit data text` wrote: the encoder is not even loaded. Empty: they
+            are made, in the study's folder.
     """
 
     encoder: str = "bytes"
     max_tokens: int = 0
+    dtype: StoredDtype = "float32"
+    features: str = ""
 
     def __post_init__(self) -> None:
         kind, _, name = self.encoder.partition(":")

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
-from mudit.data import TextEncoder, open_text_encoder
+from mudit.data import TextEncoder, is_stored, open_text_encoder, read_layout
 from mudit.errors import DataError, UsageError
 from mudit.models import builder, is_text_conditioned
 from mudit.training.checkpoint import load_weights
-from mudit.training.conditioning import Conditioning, text_features
-from mudit.training.config import RunConfig, read_config
+from mudit.training.conditioning import Conditioning, text_features, text_folder
+from mudit.training.config import RunConfig, TextConfig, read_config
 from mudit.training.trainer import resolve_device
 
 
@@ -84,20 +85,35 @@ def _conditioning(
             "'[\"a red apple\"]'."
         )
     if prompts:
-        return prompt_conditioning(config, model, prompts, run_encoder(config))
-    features_kept = text_features(config.text, captions, folder, tokens=tokens)
-    return Conditioning.of(config.model, captions, model, features=features_kept)
+        encoder = run_encoder(config, folder, device=next(model.parameters()).device)
+        return prompt_conditioning(config, model, prompts, encoder)
+    kept = text_features(
+        config.text, captions, folder, tokens=tokens, bytes_dim=config.model.caption_dim or 0
+    )
+    return Conditioning.of(config.model, captions, model, features=kept, in_memory=None)
 
 
-def run_encoder(config: RunConfig) -> TextEncoder:
+def run_encoder(
+    config: RunConfig, folder: Path, *, device: torch.device | None = None
+) -> TextEncoder:
     """The frozen text encoder of a text-conditioned run.
 
+    Args:
+        config: The run's.
+        folder: The run's, where its texts' features may be.
+        device: Where it works; None: the CPU.
+
     Raises:
+        DataError: It is not the one that the training's captions were encoded with.
         EnvironmentFailure: It cannot be had.
     """
     assert is_text_conditioned(config.model)
     assert config.model.caption_dim is not None
-    return open_text_encoder(config.text.encoder, bytes_dim=config.model.caption_dim)
+    encoder = open_text_encoder(
+        config.text.encoder, bytes_dim=config.model.caption_dim, device=device
+    )
+    _check_encoder(encoder, config.text, folder)
+    return encoder
 
 
 def prompt_conditioning(
@@ -114,3 +130,16 @@ def prompt_conditioning(
     assert is_text_conditioned(config.model)
     features = encoder.encode([*prompts, ""], tokens=config.model.caption_tokens)
     return Conditioning.of(config.model, prompts, model, features=features)
+
+
+def _check_encoder(encoder: TextEncoder, text: TextConfig, folder: Path) -> None:
+    """Prompts are for the weights that the training's captions were encoded with."""
+    place = text_folder(text, folder)
+    if place is None or not is_stored(place):
+        return
+    known = read_layout(place).facts["encoder_hash"]
+    if encoder.hash != known:
+        raise DataError(
+            f"text.encoder {text.encoder} has the hash {encoder.hash[:12]}, but the run's texts "
+            f"were encoded by one with the hash {known[:12]} ({place}). Put that one there."
+        )

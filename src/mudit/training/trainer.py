@@ -29,11 +29,14 @@ from mudit.data import (
     Splits,
     batch_indices,
     captions_of,
+    check_space,
     flips,
+    images_of,
     open_dataset,
 )
 from mudit.diffusion import Objective, drop_labels, make_objective
 from mudit.errors import DataError, EnvironmentFailure, Interrupted
+from mudit.files import exclusive, write_text, write_whole
 from mudit.models import architecture_of, builder, example_inputs, is_text_conditioned
 from mudit.parametrization import Plan, plan
 from mudit.records import Record, StepRecord, TimingRecord, TrialRecord, ValidationRecord, from_row
@@ -55,7 +58,7 @@ from mudit.training.checkpoint import (
 from mudit.training.conditioning import Conditioning, text_features
 from mudit.training.config import DataConfig, RunConfig, claim_folder
 from mudit.training.ema import EMA, decay_from_half_life
-from mudit.training.files import RecordFile, exclusive, write_text, write_whole
+from mudit.training.files import RecordFile
 from mudit.training.flops import step_flops, trainable_parameters
 from mudit.training.randomness import generator, stream_seed
 from mudit.training.schedule import lr_factor
@@ -159,11 +162,17 @@ def open_splits(config: DataConfig) -> Splits:
     """The data that a config names.
 
     Raises:
-        DataError: They are missing or damaged, or have changed since the config was made.
+        DataError: They are missing or damaged, of another VAE, or have changed since the config
+            was made.
     """
     splits = open_dataset(
-        config.source, size=config.size, flip=config.flip, most_skipped=config.most_skipped
+        config.source,
+        size=config.size,
+        flip=config.flip,
+        most_skipped=config.most_skipped,
+        vae=config.vae,
     )
+    check_space(config.latents, splits.train)
     if config.fingerprint and config.fingerprint != splits.fingerprint:
         raise DataError(
             f"the images of {config.source!r} are not those that this study began with. Restore "
@@ -270,6 +279,7 @@ class _Run:
     forward: Callable[..., Any]  # a prediction, and where the run is aligned, features
     conditioning: Conditioning
     encoder: FeatureEncoder | None
+    images: ImageDataset | None  # what the encoder sees, where the data are latents
     ema: EMA
     optimizer: torch.optim.Optimizer
     base_lrs: list[float]
@@ -302,10 +312,11 @@ class _Run:
             block = architecture_of(config.model).block
             # Names of parameters and of saved tensors stay as they are.
             apply_activation_checkpointing(model, check_fn=lambda part: isinstance(part, block))
-        encoder = None
+        encoder = images = None
         if config.repa.is_on:
+            images = images_of(splits.train)
             encoder = open_encoder(
-                config.repa.encoder, splits.train, folder, seed=config.bank_seed, device=device
+                config.repa.encoder, images, folder, seed=config.bank_seed, device=device
             )
         board = _tensorboard(folder) if config.training.tensorboard else None
         bank = ValidationBank.draw(
@@ -323,6 +334,7 @@ class _Run:
             forward=torch.compile(model) if config.training.compile else model,
             conditioning=_conditioning(config, splits.train, kept(model), folder),
             encoder=encoder,
+            images=None if images is splits.train else images,
             ema=ema,
             optimizer=optimizer,
             base_lrs=[group["lr"] for group in optimizer.param_groups],
@@ -420,10 +432,12 @@ class _Run:
         labels = drop_labels(
             labels, self.conditioning.null_label, config.training.label_dropout, generator=rng
         )
+        # Of the same crop, and mirrored as the latents are.
+        images = x0 if self.images is None else self.images.batch(indices, turned)[0]
         parts = config.training.accumulation
         sums: list[Tensor] = []
         for chunk in zip(
-            *(tensor.to(self.device).chunk(parts) for tensor in (x0, t, noise, labels))
+            *(tensor.to(self.device).chunk(parts) for tensor in (x0, t, noise, labels, images))
         ):
             terms = self._loss(*chunk)
             (terms[0] / parts).backward()  # type: ignore[no-untyped-call]
@@ -431,7 +445,9 @@ class _Run:
             sums = [a + b for a, b in zip(sums, means)] if sums else means
         return sums
 
-    def _loss(self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor) -> list[Tensor]:
+    def _loss(
+        self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor, images: Tensor
+    ) -> list[Tensor]:
         told = self.conditioning(labels)
         projected: list[Tensor] = []
 
@@ -447,7 +463,7 @@ class _Run:
             named = terms.named()
             if self.encoder is not None:
                 grid = math.isqrt(self.config.model.num_tokens)
-                named["repa"] = alignment_loss(projected[0], self.encoder(x0, grid=grid))
+                named["repa"] = alignment_loss(projected[0], self.encoder(images, grid=grid))
         weights = _DEFAULT_WEIGHTS | self.config.hps.loss_weight
         total = sum(weights.get(name, 1.0) * value for name, value in named.items())
         assert isinstance(total, Tensor)
@@ -569,7 +585,13 @@ def _conditioning(
     if not is_text_conditioned(config.model):
         return Conditioning.of(config.model, (), model)
     captions = captions_of(dataset) if dataset.captioned else config.captions
-    features = text_features(config.text, captions, folder, tokens=config.model.caption_tokens)
+    features = text_features(
+        config.text,
+        captions,
+        folder,
+        tokens=config.model.caption_tokens,
+        bytes_dim=config.model.caption_dim or 0,
+    )
     return Conditioning.of(config.model, captions, model, features=features)
 
 

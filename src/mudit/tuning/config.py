@@ -7,6 +7,7 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 from mudit.data import (
@@ -15,7 +16,11 @@ from mudit.data import (
     TextSizes,
     captions_of,
     check_batch_size,
+    check_text,
+    latent_space,
     open_text_encoder,
+    stored_text_sizes,
+    text_facts,
 )
 from mudit.diffusion import ObjectiveConfig, resolve_method
 from mudit.errors import UsageError
@@ -357,8 +362,10 @@ Experiment = TypeVar("Experiment", bound=ExperimentConfig)
 
 
 def resolved(config: Experiment, splits: Splits) -> Experiment:
-    """The config with the data's fingerprint in it."""
-    data = dataclasses.replace(config.data, fingerprint=splits.fingerprint)
+    """The config with the data's fingerprint in it, and with what its latents are."""
+    data = dataclasses.replace(
+        config.data, fingerprint=splits.fingerprint, latents=latent_space(splits.train)
+    )
     return dataclasses.replace(config, data=data)
 
 
@@ -400,6 +407,11 @@ def model_config(
 @functools.lru_cache(maxsize=8)
 def _text_sizes(text: TextConfig, bytes_dim: int, captions: Sequence[str]) -> TextSizes:
     """Asked for each run of a study; tokenising all captions takes a while."""
+    if text.features:
+        folder = Path(text.features).expanduser()
+        tokens = text.max_tokens or stored_text_sizes(folder).tokens
+        check_text(folder, text_facts(text.encoder, captions, tokens, text.dtype))
+        return stored_text_sizes(folder)
     encoder = open_text_encoder(text.encoder, bytes_dim=bytes_dim)
     return encoder.sizes(captions, most_tokens=text.max_tokens)
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mudit.errors import EnvironmentFailure, FolderBusyError
+from mudit.files import disk_errors
 from mudit.records import TrialRecord
 from mudit.training import exclusive, read_trial
-from mudit.training.files import disk_errors
 from mudit.tuning.jobs import JobSource
 from mudit.tuning.pool import Job
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mudit.data import Splits, captions_of, permutation
+from mudit.data import Splits, captions_of, images_of, is_finished, permutation
 from mudit.errors import DataError, UsageError
 from mudit.models import is_text_conditioned
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
 from mudit.training import (
     ENCODER_FILE,
-    TEXT_FILE,
+    TEXT_FOLDER,
+    are_stored,
     check_encoder,
     claim_folder,
     exclusive,
@@ -201,36 +202,45 @@ def prepare_encoder(
     Another encoder is made sure of.
 
     Raises:
-        DataError: The data have fewer than two classes.
+        DataError: The data have fewer than two classes, or are latents without their images.
         EnvironmentFailure: The encoder cannot be had.
         Interrupted: `should_stop` said so, while another command was at it.
     """
     check_encoder(config.repa.encoder)
     path = Path(config.folder) / ENCODER_FILE
+    if config.repa.is_on:
+        images_of(splits.train)  # refused before the search
     if config.repa.encoder != "classifier" or path.exists():
         return
     with exclusive(path.parent, wait_seconds=math.inf, should_stop=should_stop):
         if not path.exists():  # another command has trained it meanwhile
-            save_encoder(splits.train, path, seed=config.seed)
+            save_encoder(images_of(splits.train), path, seed=config.seed)
 
 
 def prepare_text(
     config: ExperimentConfig, splits: Splits, *, should_stop: Callable[[], bool] | None = None
 ) -> None:
-    """Encode the data's captions once for all runs of a study.
+    """Encode the data's captions once for all runs of a study, or do what is left of it.
 
     Raises:
         EnvironmentFailure: The encoder cannot be had.
         Interrupted: `should_stop` said so, while another command was at it.
     """
     model = model_config(config, splits, 4 * config.model.head_dim, init=config.model.init)
-    path = Path(config.folder) / TEXT_FILE
-    if not is_text_conditioned(model) or config.text.encoder == "bytes" or path.exists():
+    if not is_text_conditioned(model) or config.text.features:
+        return
+    captions, path = captions_of(splits.train), Path(config.folder) / TEXT_FOLDER
+    if not are_stored(config.text, captions):
         return
     with exclusive(path.parent, wait_seconds=math.inf, should_stop=should_stop):
-        if not path.exists():  # another command has encoded them meanwhile
-            captions = captions_of(splits.train)
-            save_text_features(config.text, captions, path, tokens=model.caption_tokens)
+        if not is_finished(path):  # another command may have encoded them meanwhile
+            save_text_features(
+                config.text,
+                captions,
+                path,
+                tokens=model.caption_tokens,
+                bytes_dim=config.model.caption_dim,
+            )
 
 
 def refuse_foreign(folder: Path) -> None:

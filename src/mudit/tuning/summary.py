@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from mudit.analysis import StepsToMatch, smooth, steps_to_match
-from mudit.data import Splits
-from mudit.evaluation import as_images, fit_classifier
+from mudit.data import Splits, keeps_images, latent_space
+from mudit.evaluation import as_images, fit_classifier, pictures_of
 from mudit.models import ARCHITECTURES
 from mudit.parametrization import Plan, PlanRow, load_plan
 from mudit.records import TrialRecord
@@ -39,6 +39,7 @@ from mudit.tuning.study import (
     shares_search,
 )
 
+_MOST_DECODED = 2_000  # images that a classifier is fitted on, where latents have to be decoded
 _COLUMNS = 10  # images of a class in a grid
 # uint8 images (N, H, W, C) and the classes asked for (N,)
 Samples: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -188,20 +189,27 @@ def _sample_grids(config: StudyConfig, splits: Splits, has_control: bool) -> tup
 
 
 def _real_images(config: StudyConfig, splits: Splits) -> SampleGrid:
-    """Real images in the order of the samples: held-out ones, or those of the same captions."""
+    """Real images in the order of the samples: held-out ones, or those of the same captions.
+
+    Of latents, what the VAE makes of their means: samples cannot be sharper.
+    """
     dataset = splits.validation
+    decoded = "" if latent_space(dataset) is None else ", encoded and decoded"
     if dataset.captioned:
         # No held-out image has a caption that was trained on.
-        images, labels = splits.train.batch(example_indices(config, splits))
+        pictures = pictures_of(splits.train, config.data)
+        images, labels = pictures.batch(example_indices(config, splits))
         _, first = np.unique(labels.numpy(), return_index=True)
         shown, names = as_images(images)[first], dataset.class_names
-        return _grid("real images", shown, labels.numpy()[first], names)
+        return _grid(f"real images{decoded}", shown, labels.numpy()[first], names)
     _, labels = dataset.batch(np.arange(min(dataset.num_samples, 5000)))
     chosen = [
         np.flatnonzero(labels.numpy() == c)[:_COLUMNS] for c in sampled_labels(config, splits)
     ]
-    images, labels = dataset.batch(np.concatenate(chosen).astype(np.int64))
-    return _grid("held-out real images", as_images(images), labels.numpy(), dataset.class_names)
+    pictures = pictures_of(dataset, config.data)
+    images, labels = pictures.batch(np.concatenate(chosen).astype(np.int64))
+    title, names = f"held-out real images{decoded}", dataset.class_names
+    return _grid(title, as_images(images), labels.numpy(), names)
 
 
 def _grid(
@@ -223,7 +231,12 @@ def _agreement(config: StudyConfig, splits: Splits, has_control: bool) -> Agreem
     found = _samples(config, "mup")
     if found is None or splits.train.num_classes < 2 or splits.train.captioned:
         return None
-    classifier = fit_classifier(splits.train, splits.validation)
+    # Decoding takes long, if the images were not kept beside their latents.
+    slow = latent_space(splits.train) is not None and not keeps_images(splits.train)
+    classifier = fit_classifier(
+        *(pictures_of(part, config.data, kept=True) for part in (splits.train, splits.validation)),
+        most=_MOST_DECODED if slow else None,
+    )
     images, labels = _tensors(found)
     other = _samples(config, "sp") if has_control else None
     return Agreement(

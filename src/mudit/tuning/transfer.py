@@ -27,7 +27,7 @@ from mudit.analysis import Workload, grouped_cost_ratio
 from mudit.data import Splits
 from mudit.diffusion import SampleNoise
 from mudit.errors import UsageError
-from mudit.evaluation import images_of
+from mudit.evaluation import check_decoder, open_decoder, sampled_images
 from mudit.parametrization import Parametrization, Plan
 from mudit.records import TrialRecord
 from mudit.training import (
@@ -201,6 +201,7 @@ def transfer(
         listener.notice(str(splits.skipped))
     # What can be refused is refused before the search.
     resolve_device(_device_here(config))
+    check_decoder(config.data)
     for parametrization in ("mup", "sp") if config.control == "sp" else ("mup",):
         make_plan(target_run_config(config, splits, config.hps, parametrization))
         make_plan(example_job(config, splits, parametrization).config)
@@ -306,9 +307,10 @@ def _draw_samples(
         device=_device_here(config),
         prompts=[names[label] for label in chosen] if splits.train.captioned else (),
     )
+    decode = open_decoder(config.data, device=_device_here(config))
     labels = torch.arange(len(chosen)).repeat_interleave(config.sampling.per_class)
     noise = SampleNoise.of(len(labels), seed=stream_seed(config.seed, "sample"))
-    images = images_of(trained, labels, config.sampling, noise=noise)
+    images = sampled_images(trained, labels, config.sampling, noise=noise, decode=decode)
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from exports import drawn_model, run_config
+from mudit.data import LatentSpace, open_autoencoder
 from mudit.diffusion import SampleNoise, guided, make_objective, sample
 from mudit.errors import UsageError
 from mudit.evaluation import generate
@@ -266,6 +267,33 @@ def test_latents_are_decoded_by_the_vae_that_is_given(
     z = expected / 0.5 + shift.get("shift_factor", 0)
     torch.testing.assert_close(pipeline.vae.decode(z).sample, vae.decode(z).sample)
     assert vae.decode(z).sample.shape[-1] == 16
+
+
+@pytest.mark.parametrize("kind", ["dit", "mmdit"])
+def test_a_run_knows_its_vae_scale_and_shift(kind: str, make_run, tmp_path: Path) -> None:
+    """`mudit data latents` may have been told others than the VAE's config has."""
+    save_vae(tmp_path / "vae", scaling_factor=0.5)
+    space = LatentSpace(
+        vae=str(tmp_path / "vae"),
+        vae_hash=open_autoencoder(str(tmp_path / "vae")).hash,
+        scale=0.2301,
+        shift=0.25 if kind == "mmdit" else 0.0,
+        image_size=16,
+        preprocessing="",
+    )
+    config = run_config(kind, source="latents:gone", channels=4)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, latents=space))
+    run = make_run(config)
+    export_run(run, tmp_path / "out")
+    vae = load(tmp_path / "out").vae
+    assert (vae.config.scaling_factor, vae.config.shift_factor) == (0.2301, space.shift)
+    other = tmp_path / "other"
+    wrong = load(tmp_path / "out").vae
+    with torch.no_grad():
+        wrong.decoder.conv_in.bias += 1
+    wrong.save_pretrained(other)
+    with pytest.raises(UsageError, match=r"other has the hash .* encoded by .*vae with the hash"):
+        export_run(run, tmp_path / "again", vae=str(other))
 
 
 def test_a_vae_inside_a_pipelines_folder_is_found(make_run, tmp_path: Path) -> None:

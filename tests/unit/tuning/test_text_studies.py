@@ -13,7 +13,7 @@ from PIL import Image
 
 from mudit.data import open_text_encoder
 from mudit.errors import DataError, UsageError
-from mudit.training import TEXT_FILE, DataConfig, TextConfig, load_trained, open_splits, train
+from mudit.training import TEXT_FOLDER, DataConfig, TextConfig, load_trained, open_splits, train
 from mudit.tuning import ModelConfig, SamplingConfig, StudyConfig, transfer
 from mudit.tuning.config import resolved, run_config
 
@@ -56,7 +56,7 @@ def test_a_study_encodes_its_captions_once_and_draws_prompts(study, pictures, mi
     config = captioned(study, pictures, "mmdit", minilm)
     result = transfer(config)
     folder = Path(config.folder)
-    assert [path.parent for path in folder.rglob(TEXT_FILE)] == [folder]
+    assert [path.parent for path in folder.rglob(TEXT_FOLDER)] == [folder]
     model = json.loads((folder / "target_mup" / "config.json").read_text())["model"]
     assert (model["caption_dim"], model["pooled_dim"], model["caption_tokens"]) == (384, 384, 5)
     with np.load(folder / "samples" / "target_mup.npz") as arrays:
@@ -101,7 +101,7 @@ def test_features_follow_the_captions_of_a_batch(study, pictures, minilm, tmp_pa
     run = run_config(resolved(config, splits), splits, config.proxy, hps=config.hps)
     names = splits.train.class_names
     tokens = run.model.caption_tokens
-    features = text_features(run.text, names, tmp_path, tokens=tokens)
+    features = text_features(run.text, names, tmp_path, tokens=tokens, bytes_dim=64)
     conditioning = Conditioning.of(run.model, names, torch.nn.Linear(1, 1), features=features)
     _, labels = splits.train.batch(np.arange(6))
     direct = open_text_encoder(minilm).encode([names[label] for label in labels], tokens=tokens)

@@ -1,0 +1,234 @@
+"""Features of captions, encoded once: the folder that `text.features` names, or a study's own.
+
+A row is a caption, the last one the empty caption, "nothing said". Of each, the tokens that its
+mask keeps are stored at their true number: captions of 20 tokens in a table of 120 take a sixth.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mudit.data.encode_latents import StoredDtype
+from mudit.data.encoders import TextEncoder, TextSizes
+from mudit.data.store import (
+    HEADER,
+    Column,
+    Layout,
+    Store,
+    read_layout,
+    rows_for_shards,
+    write_store,
+)
+from mudit.data.strings import texts_digest
+from mudit.data.text import TextFeatures
+from mudit.errors import DataError, UsageError
+
+KIND = "text"
+
+_BATCH = 64  # captions encoded at once
+
+Array = npt.NDArray[Any]
+
+
+class StoredText:
+    """Features of captions and, last, of an empty one.
+
+    Args:
+        folder: What `store_text` wrote.
+
+    Raises:
+        DataError: It is missing, not finished or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._store = Store.open(folder, kind=KIND)
+        self.sizes = _sizes(self._store.layout)
+
+    def __len__(self) -> int:
+        return self._store.layout.num_rows
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all rows as `rows` would give them."""
+        sizes = self.sizes
+        return len(self) * (4 * sizes.tokens * sizes.dim + sizes.tokens + 4 * sizes.pooled_dim)
+
+    def rows(self, indices: npt.NDArray[np.int64]) -> TextFeatures:
+        """Features of some captions, float32, on the CPU.
+
+        Raises:
+            DataError: A shard cannot be read.
+        """
+        mask = self._store.rows("mask", indices)  # (B, L)
+        tokens = np.zeros((len(indices), self.sizes.tokens, self.sizes.dim), dtype=np.float32)
+        for place, index in enumerate(indices.tolist()):
+            tokens[place, mask[place]] = self._store.ragged("tokens", index)
+        pooled = self._store.rows("pooled", indices).astype(np.float32)
+        return TextFeatures(*map(torch.from_numpy, (tokens, mask, pooled)))
+
+    def all(self) -> TextFeatures:
+        """Of all captions; for few of them."""
+        return self.rows(np.arange(len(self), dtype=np.int64))
+
+
+def store_text(
+    captions: Sequence[str],
+    encoder: TextEncoder,
+    out: Path,
+    *,
+    spec: str,
+    tokens: int,
+    dtype: StoredDtype = "float32",
+    shard_rows: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write the features of captions and of an empty one, or what is left of them.
+
+    Args:
+        captions: Texts; those longer than `tokens` are cut off, with one warning.
+        encoder: What encodes them.
+        out: The folder.
+        spec: What the user calls the encoder.
+        tokens: Places for tokens, at most.
+        dtype: Of the stored features.
+        shard_rows: Captions in a shard; 0: as make 64 MiB if all were of the greatest length.
+        on_progress: Told (captions done, captions in all).
+
+    Returns:
+        How many shards were written now.
+
+    Raises:
+        ConfigMismatchError: The folder holds features of something else.
+        DataError: The encoder gives what is not finite in `dtype`.
+        EnvironmentFailure: The weights cannot be had, or the disk is full.
+        UsageError: A number is out of range.
+    """
+    if shard_rows < 0:
+        raise UsageError(f"--shard_rows is {shard_rows}, expected ≥ 0.")
+    sizes = encoder.sizes((), most_tokens=tokens)
+    columns = {
+        "tokens": Column(dtype=dtype, shape=(sizes.dim,), ragged=True),
+        "mask": Column(dtype="bool", shape=(tokens,)),
+        "pooled": Column(dtype=dtype, shape=(sizes.pooled_dim,)),
+    }
+    layout = Layout(
+        kind=KIND,
+        facts=text_facts(spec, captions, tokens, dtype)
+        | {"encoder_hash": encoder.hash, "dim": sizes.dim, "pooled_dim": sizes.pooled_dim},
+        columns=columns,
+        num_rows=len(captions) + 1,
+        shard_rows=shard_rows or rows_for_shards(columns, items=tokens),
+    )
+    cut = _Cut(tokens)
+
+    def produce(start: int, stop: int) -> Mapping[str, Array]:
+        parts: dict[str, list[Array]] = {name: [] for name in (*columns, "tokens.lengths")}
+        for first in range(start, stop, _BATCH):
+            texts = _texts(captions, first, min(stop, first + _BATCH))
+            cut.count(texts, encoder)
+            features = encoder.encode(texts, tokens=tokens, warn=False)
+            mask = features.mask.numpy()
+            parts["tokens"].append(features.tokens.numpy()[mask])
+            parts["tokens.lengths"].append(mask.sum(axis=1))
+            parts["mask"].append(mask)
+            parts["pooled"].append(features.pooled.numpy())
+            if on_progress is not None:
+                on_progress(min(stop, first + _BATCH), layout.num_rows)
+        found = {name: np.concatenate(values) for name, values in parts.items()}
+        return {name: _stored(name, values, dtype, spec) for name, values in found.items()}
+
+    try:
+        return write_store(out, layout, produce, on_progress=on_progress)
+    finally:
+        cut.warn()
+
+
+def text_facts(spec: str, captions: Iterable[str], tokens: int, dtype: str) -> dict[str, str]:
+    """What has to agree between stored features and what a run is told, in words."""
+    digest = texts_digest(captions)
+    return {"encoder": spec, "tokens": str(tokens), "dtype": dtype, "captions": digest}
+
+
+def stored_text_sizes(folder: Path) -> TextSizes:
+    """The sizes of the features in a folder; no encoder is needed.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    return _sizes(read_layout(folder, kind=KIND))
+
+
+def _sizes(layout: Layout) -> TextSizes:
+    facts = layout.facts
+    return TextSizes(int(facts["tokens"]), int(facts["dim"]), int(facts["pooled_dim"]))
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether there are features in a folder, finished or begun."""
+    return (folder / HEADER).exists()
+
+
+def check_text(folder: Path, expected: Mapping[str, str]) -> Layout:
+    """What a folder of features says, if it is what is expected; see `text_facts`.
+
+    Raises:
+        DataError: The folder is missing or damaged, or its features are of another encoder, length
+            or storage, or of other captions.
+    """
+    layout = read_layout(folder, kind=KIND)
+    found = layout.facts
+    if wrong := [name for name in expected if found[name] != expected[name]]:
+        shown = ", ".join(f"{name}: {found[name]} there, {expected[name]} here" for name in wrong)
+        raise DataError(
+            f"{folder} holds text features of something else ({shown}). Correct text.encoder, "
+            "text.max_tokens, text.dtype or text.features; or delete the folder, and the captions "
+            "are encoded again."
+        )
+    return layout
+
+
+class _Cut:
+    """Counts captions that are cut off, for one warning: ten million would be no help."""
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens, self._count, self._first = tokens, 0, ""
+
+    def count(self, texts: Sequence[str], encoder: TextEncoder) -> None:
+        for text, length in zip(texts, encoder.lengths(texts)):
+            if length > self._tokens:
+                self._first = self._first or text
+                self._count += 1
+
+    def warn(self) -> None:
+        if self._count:
+            shown = self._first if len(self._first) <= 60 else f"{self._first[:57]}..."
+            warnings.warn(
+                f"captions that have more than {self._tokens} tokens and are cut off: "
+                f"{self._count}, the first {shown!r}",
+                stacklevel=3,
+            )
+
+
+def _texts(captions: Sequence[str], start: int, stop: int) -> list[str]:
+    """Of some rows; the last row is empty."""
+    return [captions[row] if row < len(captions) else "" for row in range(start, stop)]
+
+
+def _stored(name: str, values: Array, dtype: str, spec: str) -> Array:
+    if values.dtype.kind != "f":
+        return values
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        stored = values.astype(dtype)
+    if not np.isfinite(stored).all():
+        raise DataError(
+            f"the text encoder {spec} gives {name} that are not finite in {dtype}. Store them in "
+            "float32."
+        )
+    return stored
