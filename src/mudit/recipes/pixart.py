@@ -38,6 +38,7 @@ _SOURCES = {
     "objective.learn_sigma": "[PixArt] code",
     "text.encoder": "[PixArt] code: T5-v1.1-XXL, features of 4,096",
     "text.max_tokens": "[PixArt] code",
+    "text.features": "Assumption: encoded once, beside the latents",
     "parametrization.base_width": "[muDiT] §5.1.1",
     "parametrization.optimizer": "[muDiT] code: MuAdamW",
     "parametrization.wd": "[muDiT] code: MuAdamW keeps lr times decay",
@@ -88,7 +89,9 @@ def pixart_sam256(data: str = "data/sam256") -> Recipe:
         model=ModelConfig(
             architecture="pixart", depth=28, head_dim=72, patch_size=2, init="pixart_mup"
         ),
-        text=TextConfig(encoder="hf:DeepFloyd/t5-v1_1-xxl", max_tokens=120),
+        text=TextConfig(
+            encoder="hf:DeepFloyd/t5-v1_1-xxl", max_tokens=120, features=f"{data}-text"
+        ),
         parametrization=ParametrizationConfig(base_width=288),
         hps=Hyperparameters(lr=2**-10, weight_decay=0.03, eps=1e-10, clip=0.01, warmup_steps=1_000),
         training=TrainingConfig(

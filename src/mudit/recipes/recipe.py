@@ -203,18 +203,21 @@ class Recipe:
             DataError: It is not; the message says how to prepare it.
         """
         named = {"data.source": config.data.source}
-        if config.text.encoder == self.study.text.encoder:
+        if config.text.features:
+            named["text.features"] = f"folder:{config.text.features}"
+        elif config.text.encoder == self.study.text.encoder:
             named["text.encoder"] = config.text.encoder
         for option, text in named.items():
             kind, _, path = text.partition(":")
             local = kind in _FOLDERS or (kind == "hf" and path.startswith("models/"))
             if not local or Path(path).expanduser().exists():
                 continue
+            place = "FOLDER" if option == "text.features" else f"{kind}:FOLDER"
             how = "; then ".join(f"`{command}`" for command in self.prepare)
             raise DataError(
                 f"the recipe {self.name} reads {path} ({option}), and there is no such folder. "
                 + (f"Prepare it: {how}. " if how else "")
-                + f"If it lies elsewhere: --{option} {kind}:FOLDER. `mudit recipes {self.name}` "
+                + f"If it lies elsewhere: --{option} {place}. `mudit recipes {self.name}` "
                 "says more."
             )
 

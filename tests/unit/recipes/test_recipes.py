@@ -352,6 +352,10 @@ def test_missing_data_say_how_to_prepare_them(recipe: Recipe, tmp_path, monkeypa
         with pytest.raises(DataError, match=r"models/minilm \(text.encoder\)"):
             recipe.require_data(config)
         Path("models/minilm").mkdir(parents=True)
+    if features := config.text.features:
+        with pytest.raises(DataError, match=r"\(text.features\).*--text.features FOLDER"):
+            recipe.require_data(config)
+        Path(features).mkdir(parents=True)
     recipe.require_data(config)
 
 
