@@ -387,7 +387,7 @@ def _damage(path: Path) -> Iterator[None]:
             raise
         raise DataError(
             f"the shard {path} cannot be read ({error}); expected a complete one. Delete it and "
-            "repeat the `mudit data` command that made it: it does what is missing."
+            "repeat the command that made it: it does what is missing."
         ) from error
 
 
