@@ -65,6 +65,18 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, write)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    For safetensors that others may read: its own `save_file` lets their owner alone.
+    """
+
+    def write(aside: Path) -> None:
+        aside.write_bytes(content)
+
+    write_whole(path, write)
+
+
 @contextmanager
 def exclusive(
     folder: Path,

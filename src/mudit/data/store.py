@@ -19,17 +19,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from mudit.errors import ConfigMismatchError, DataError, UsageError
-from mudit.files import exclusive, write_text, write_whole
+from mudit.files import exclusive, write_bytes, write_text
 
 HEADER = "header.json"
 
@@ -168,8 +168,8 @@ def write_store(
             path, (start, stop) = folder / shard_file(shard), layout.bounds(shard)
             if not _is_whole(path, layout, shard):
                 tensors = _tensors(layout, produce(start, stop), stop - start)
-                metadata = layout.shard_metadata(shard)
-                write_whole(path, partial(save_file, tensors, metadata=metadata))
+                content = save(tensors, metadata=layout.shard_metadata(shard))
+                write_bytes(path, content)
                 written += 1
             if on_progress is not None:
                 on_progress(stop, layout.num_rows)
@@ -387,7 +387,7 @@ def _damage(path: Path) -> Iterator[None]:
             raise
         raise DataError(
             f"the shard {path} cannot be read ({error}); expected a complete one. Delete it and "
-            "repeat the `mudit data` command that made it: it does what is missing."
+            "repeat the command that made it: it does what is missing."
         ) from error
 
 

@@ -7,17 +7,16 @@ import itertools
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from mudit.errors import DataError
-from mudit.files import write_whole
+from mudit.files import write_bytes
 
 _BLOCK = 1 << 14  # strings that are read at once on the way through
 _KEY = "mudit"
@@ -64,7 +63,7 @@ class Strings(Sequence[str]):
             "text": np.frombuffer(bytes(self._text), dtype=np.uint8),
             "ends": np.array(self._ends, dtype=np.int64),
         }
-        write_whole(path, partial(save_file, tensors, metadata={_KEY: texts_digest(self)}))
+        write_bytes(path, save(tensors, metadata={_KEY: texts_digest(self)}))
 
 
 class MappedStrings(Sequence[str]):

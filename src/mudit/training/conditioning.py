@@ -15,6 +15,7 @@ from mudit.data import (
     TextFeatures,
     check_text,
     encode_captions,
+    is_finished,
     is_stored,
     open_text_encoder,
     store_text,
@@ -166,11 +167,11 @@ def text_features(
     """
     if not are_stored(text, captions):
         return None
-    place = text_folder(text, folder)
-    if place is None:
-        place = folder / TEXT_FOLDER
+    place = text_folder(text, folder) or folder / TEXT_FOLDER
+    if text.features or is_stored(place):
+        check_text(place, text_facts(text.encoder, captions, tokens, text.dtype))
+    if not text.features and not is_finished(place):
         save_text_features(text, captions, place, tokens=tokens, bytes_dim=bytes_dim)
-    check_text(place, text_facts(text.encoder, captions, tokens, text.dtype))
     return StoredText(place)
 
 

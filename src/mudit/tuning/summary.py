@@ -275,6 +275,11 @@ def _notes(
     config: StudyConfig, main: Branch, control: Branch | FailedSearch | None
 ) -> tuple[str, ...]:
     notes = []
+    if (space := config.data.latents) is not None:
+        notes.append(
+            f"The data are latents of {space.vae} (hash {space.vae_hash[:12]}). Samples are "
+            "decoded by it; the real images shown are what it makes of their own latents."
+        )
     if main.target.status == "diverged":
         notes.append(f"The target diverged at step {main.target.diverged_step}.")
     if control is not None and shares_search(config):

@@ -38,7 +38,7 @@ def test_a_study_on_latents_shows_decoded_samples(tmp_path: Path, monkeypatch, c
     with np.load("study/samples/target_mup.npz") as arrays:
         assert arrays["arr_0"].shape == (4, 16, 16, 3)
         assert arrays["arr_0"].dtype == np.uint8
-    assert "held-out real images, encoded and decoded" in Path("study/report.html").read_text()
+    assert "The data are latents of vae (hash" in Path("study/report.html").read_text()
     config = json.loads(Path("study/target_mup/config.json").read_text())
     assert config["data"]["latents"]["vae"] == "vae"
     assert config["model"]["in_channels"] == 4
