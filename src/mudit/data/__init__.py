@@ -8,7 +8,14 @@ from mudit.data.folder import FolderDataset
 from mudit.data.images import centre_crop
 from mudit.data.order import batch_indices, flips, permutation
 from mudit.data.sources import open_dataset
-from mudit.data.text import TextFeatures, captions_of, class_captions, encode_captions
+from mudit.data.text import (
+    TextFeatures,
+    caption_groups,
+    captions_of,
+    captions_present,
+    class_captions,
+    encode_captions,
+)
 
 __all__ = [
     "ArrayDataset",
@@ -21,7 +28,9 @@ __all__ = [
     "TextFeatures",
     "TextSizes",
     "batch_indices",
+    "caption_groups",
     "captions_of",
+    "captions_present",
     "centre_crop",
     "class_captions",
     "draw_emoji",

@@ -2,5 +2,14 @@
 
 from mudit.evaluation.classes import Classifier, fit_classifier
 from mudit.evaluation.generate import as_images, generate
+from mudit.evaluation.retrieval import RetrievalJudge, Share, fit_judge
 
-__all__ = ["Classifier", "as_images", "fit_classifier", "generate"]
+__all__ = [
+    "Classifier",
+    "RetrievalJudge",
+    "Share",
+    "as_images",
+    "fit_classifier",
+    "fit_judge",
+    "generate",
+]
