@@ -12,9 +12,9 @@ from mudit.data.text import (
     TextFeatures,
     caption_groups,
     captions_of,
-    captions_present,
     class_captions,
     encode_captions,
+    labels_of,
 )
 
 __all__ = [
@@ -30,12 +30,12 @@ __all__ = [
     "batch_indices",
     "caption_groups",
     "captions_of",
-    "captions_present",
     "centre_crop",
     "class_captions",
     "draw_emoji",
     "encode_captions",
     "flips",
+    "labels_of",
     "open_dataset",
     "open_text_encoder",
     "permutation",

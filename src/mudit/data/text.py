@@ -53,12 +53,12 @@ def caption_groups(dataset: ImageDataset) -> npt.NDArray[np.int64]:
     return np.arange(dataset.num_classes) if known is None else known
 
 
-def captions_present(dataset: ImageDataset) -> npt.NDArray[np.int64]:
-    """The labels that images of a captioned data set have, in order; its names are both parts'."""
-    labels: npt.NDArray[np.int64] | None = getattr(dataset, "labels", None)
-    if labels is None:  # images have to be read
-        labels = dataset.batch(np.arange(dataset.num_samples))[1].numpy()
-    return np.unique(labels)
+def labels_of(dataset: ImageDataset) -> npt.NDArray[np.int64]:
+    """The label of each image, shape (N,)."""
+    known: npt.NDArray[np.int64] | None = getattr(dataset, "labels", None)
+    if known is None:  # images have to be read
+        known = dataset.batch(np.arange(dataset.num_samples))[1].numpy()
+    return known
 
 
 def encode_captions(

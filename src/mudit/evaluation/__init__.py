@@ -2,12 +2,11 @@
 
 from mudit.evaluation.classes import Classifier, fit_classifier
 from mudit.evaluation.generate import as_images, generate
-from mudit.evaluation.retrieval import RetrievalJudge, Share, fit_judge
+from mudit.evaluation.retrieval import RetrievalJudge, fit_judge
 
 __all__ = [
     "Classifier",
     "RetrievalJudge",
-    "Share",
     "as_images",
     "fit_classifier",
     "fit_judge",

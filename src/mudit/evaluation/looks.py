@@ -66,7 +66,8 @@ def edges(images: Float[Tensor, "batch channels size size"]) -> Float[Tensor, "b
     apart = (direction - bins).abs()
     weights = (1 - torch.minimum(apart, _DIRECTIONS - apart)).clamp(min=0)
     found = adaptive_avg_pool2d(weights * strength, _CELLS).flatten(1)
-    return found / (found.norm(dim=1, keepdim=True) + 1e-3)
+    lengths: Tensor = found.norm(dim=1, keepdim=True) + 1e-3
+    return found / lengths
 
 
 def colours(images: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 64"]:

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int, UInt8
-from scipy.stats import beta
 from torch import Tensor
 
-from mudit.data import ImageDataset, caption_groups, captions_present, permutation
+from mudit.analysis import Share
+from mudit.data import ImageDataset, caption_groups, labels_of, permutation
 from mudit.errors import UsageError
 from mudit.evaluation.looks import Array, Looks
 from mudit.evaluation.pixels import as_unit
@@ -39,39 +39,6 @@ _SEED = 0
 Labels = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """How many of some images are matched with their own caption.
-
-    Attributes:
-        right: Of them.
-        images: How many were judged.
-        names: Captions that each was to be matched with one of; 1 / names is chance.
-    """
-
-    right: int
-    images: int
-    names: int
-
-    @property
-    def share(self) -> float:
-        """The share that is right."""
-        return self.right / self.images
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Of the share, 95 %, Clopper-Pearson; it takes the images to be independent."""
-        return clopper_pearson(self.right, self.images)
-
-
-def clopper_pearson(right: int, count: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a share, of which `right` of `count` draws were seen."""
-    tail = (1 - confidence) / 2
-    low = beta.ppf(tail, right, count - right + 1) if right else 0.0
-    high = beta.ppf(1 - tail, right + 1, count - right) if right < count else 1.0
-    return float(low), float(high)
-
-
 class _Model(Protocol):
     def predict(self, features: Array) -> Array: ...
 
@@ -81,6 +48,7 @@ class RetrievalJudge:
     """Picks the caption of an image among several. See the module's caveat.
 
     Attributes:
+        description: What it is, in words.
         image_shape: (C, H, W) of the images that it judges.
         vectors: Of the captions, centred and of unit length, shape (K, F).
         groups: Of the captions, shape (K,).
@@ -92,6 +60,7 @@ class RetrievalJudge:
             where they are of a single group.
     """
 
+    description: str
     image_shape: tuple[int, int, int]
     vectors: Array
     groups: Labels
@@ -192,7 +161,7 @@ def fit_judge(
 
     groups = caption_groups(train)
     images, labels = _batch(train, _MAX_FITTED)
-    pools = captions_present(train), captions_present(validation)
+    pools = np.unique(labels_of(train)), np.unique(labels_of(validation))
     if len(np.unique(groups[pools[0]])) < 2:
         return None
     unit = _unit(np.asarray(captions, dtype=np.float32))
@@ -202,6 +171,7 @@ def fit_judge(
     model = KernelRidge(alpha=_PENALTY, kernel="rbf", gamma=1.0)
     model.fit(looks(images), vectors[labels])
     judge = RetrievalJudge(
+        description="kernel ridge regression from colours, coarse shape and edges to captions",
         image_shape=(train.channels, train.size, train.size),
         vectors=vectors,
         groups=groups,

@@ -2,7 +2,7 @@
 
 from mudit.training.alignment import ENCODER_FILE, save_encoder
 from mudit.training.checkpoint import load_weights, save_weights
-from mudit.training.conditioning import TEXT_FILE, Conditioning, save_text_features
+from mudit.training.conditioning import TEXT_FILE, Conditioning, save_text_features, text_features
 from mudit.training.config import (
     DataConfig,
     ParametrizationConfig,
@@ -67,6 +67,7 @@ __all__ = [
     "save_weights",
     "step_flops",
     "stream_seed",
+    "text_features",
     "train",
     "trainable_parameters",
     "write_text",

@@ -113,8 +113,10 @@ class SamplingConfig:
     """How the trained target is sampled, with its averaged weights.
 
     Attributes:
-        per_class: Samples of each class.
-        classes: At most so many classes are sampled, the first ones.
+        per_class: Samples of each class or caption.
+        classes: At most so many classes are sampled, the first ones; of captioned data so many
+            captions of training images, each of another group.
+        held_out: Of captioned data, so many captions of held-out images are sampled besides.
         steps: Denoising steps.
         method: For ddpm and vp_sde `ddim` (deterministic), `ddpm` (ancestral) or `dpm++`; for flow
             `euler`, `heun`, `sde` or `dpm++`. None: the first of these.
@@ -125,6 +127,7 @@ class SamplingConfig:
 
     per_class: int = 20
     classes: int = 10
+    held_out: int = 0
     steps: int = 50
     method: Method | None = None
     cfg_scale: float = 1.5
@@ -134,7 +137,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.cfg_interval is not None:
             check_interval(self.cfg_interval)
-        for name, least in (("per_class", 1), ("classes", 1), ("steps", 2)):
+        for name, least in (("per_class", 1), ("classes", 1), ("held_out", 0), ("steps", 2)):
             if getattr(self, name) < least:
                 raise UsageError(
                     f"sampling.{name} is {getattr(self, name)}, expected at least {least}."
