@@ -215,7 +215,9 @@ def _warn_of_cuts(
         return
     first, length = captions[cut[0]], lengths[cut[0]]
     shown = first if len(first) <= 60 else f"{first[:57]}..."
-    others = f", and so are {len(cut) - 1:,} of {len(captions):,} others" if len(cut) > 1 else ""
+    others = (
+        f", and so are {len(cut) - 1:,} of {len(captions) - 1:,} others" if len(cut) > 1 else ""
+    )
     warnings.warn(
         f"the caption {shown!r} has {length} tokens and is cut off after {tokens}{others}",
         stacklevel=stacklevel,

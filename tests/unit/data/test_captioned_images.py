@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mudit.data import open_dataset
+from mudit.data import caption_groups, open_dataset
 from mudit.data.captioned import Row, captioned_splits
 from mudit.data.strings import Strings
 from mudit.errors import DataError, EnvironmentFailure, UsageError
@@ -101,6 +101,10 @@ def test_groups_stay_on_one_side(tmp_path) -> None:
     ]
     assert not sides[0] & sides[1]
     assert 1 <= len(sides[1]) <= 6, "40 groups, one in twenty: more is 1 in 500"
+    groups = caption_groups(splits.train)  # by caption, of both parts
+    names = [int(name.split()[1]) % 40 for name in splits.train.class_names]
+    assert len({*zip(groups.tolist(), names)}) == len(set(groups.tolist())) == 40
+    np.testing.assert_array_equal(groups, caption_groups(splits.validation))
     more = captioned_splits(rows[:200], **OPTIONS)
     assert set(more.validation.files) <= set(splits.validation.files), "none changes sides"
 
@@ -277,6 +281,13 @@ def test_neither_captions_nor_groups_straddle(tmp_path) -> None:
             for part in (splits.train, splits.validation)
         )
         assert not train & held_out, attribute
+        groups = caption_groups(splits.train)
+        for part in (splits.train, splits.validation):
+            of = dict(zip(part.files, groups[part.labels].tolist(), strict=True))
+            joined: dict[str, set[int]] = {}
+            for file, group in of.items():
+                joined.setdefault(getattr(by_file[file], attribute), set()).add(group)
+            assert all(len(found) == 1 for name, found in joined.items() if name), attribute
     # The split by captions alone would have done what this test is against.
     alone = captioned_splits([row._replace(group="") for row in rows], **OPTIONS)
     sides = [{by_file[f].group for f in p.files} - {""} for p in (alone.train, alone.validation)]

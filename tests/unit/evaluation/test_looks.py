@@ -11,7 +11,12 @@ from mudit.evaluation.looks import Looks, colours, edges
 
 def flat(red: float, green: float, blue: float) -> torch.Tensor:
     """An image of one colour, 16 pixels wide."""
-    return torch.tensor([red, green, blue], dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, 16, 16).clone()
+    return (
+        torch.tensor([red, green, blue], dtype=torch.float32)
+        .view(1, 3, 1, 1)
+        .expand(1, 3, 16, 16)
+        .clone()
+    )
 
 
 def test_one_colour_is_one_bin_and_a_colour_between_two_is_shared() -> None:
