@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -78,6 +79,25 @@ def test_a_list_of_images_and_captions(tmp_path) -> None:
     assert train.batch(np.array([0]))[0].shape == (1, 3, 8, 8)
     assert seen(splits) == EXPECTED
     assert not set(train.labels.tolist()) & set(validation.labels.tolist())
+
+
+def test_pixels_of_small_data_are_decoded_once_and_are_the_same(tmp_path, monkeypatch) -> None:
+    folder = write_folder(tmp_path / "set")
+    often, once = (open_dataset(f"captions:{folder}", size=8).train for _ in range(2))
+    flips = np.array([False, True, False])
+    first, again, other = np.array([3, 1, 3]), np.array([1, 3, 1]), np.array([3, 2, 1])
+    with monkeypatch.context() as patched:
+        patched.setattr("mudit.data.captioned._MOST_KEPT", 0)
+        expected = [often.batch(part, flips)[0] for part in (first, again, other)]
+        assert torch.equal(expected[0], often.batch(first, flips)[0])
+    assert torch.equal(expected[0], once.batch(first, flips)[0])
+    for file in once.files:
+        (folder / file).unlink()
+    assert torch.equal(expected[1], once.batch(again, flips)[0])
+    with pytest.raises(DataError, match=re.escape(once.files[2])):
+        once.batch(other)
+    with pytest.raises(DataError, match="cannot read"):
+        often.batch(again)
 
 
 def test_csv_with_other_names_of_columns_gives_the_same(tmp_path) -> None:
