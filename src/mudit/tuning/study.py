@@ -178,9 +178,18 @@ def join_study(folder: Path, claim: str) -> None:
 
 
 def sampled_labels(config: StudyConfig, splits: Splits) -> list[int]:
-    """The classes that samples are asked for, or the captions: training images', then held-out."""
+    """The classes that samples are asked for, or the captions: training images', then held-out.
+
+    Raises:
+        UsageError: Held-out captions are asked for, but the data have classes.
+    """
     train, options = splits.train, config.sampling
     if not train.captioned:
+        if options.held_out:
+            raise UsageError(
+                f"sampling.held_out is {options.held_out}, but {train.name} has classes and no "
+                "captions: all classes are trained on. Leave it at 0."
+            )
         return list(range(min(train.num_classes, options.classes)))
     return [
         int(label)

@@ -99,6 +99,7 @@ def preview(config: StudyConfig) -> Preview:
     splits = open_splits(config.data)
     config = resolved(config, splits)
     resolve_device(config.training.device)
+    sampled_labels(config, splits)
     trial = example_job(config, splits, "mup").config
     target = target_run_config(config, splits, config.hps, "mup")
     plan = make_plan(target)
@@ -155,6 +156,7 @@ def transfer(
         listener.notice(str(splits.skipped))
     # What can be refused is refused before the search.
     resolve_device(_device_here(config))
+    sampled_labels(config, splits)
     for parametrization in ("mup", "sp") if config.control == "sp" else ("mup",):
         make_plan(target_run_config(config, splits, config.hps, parametrization))
         make_plan(example_job(config, splits, parametrization).config)

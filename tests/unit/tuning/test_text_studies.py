@@ -14,7 +14,7 @@ from PIL import Image
 from mudit.data import labels_of, open_text_encoder
 from mudit.errors import DataError, UsageError
 from mudit.training import TEXT_FILE, DataConfig, TextConfig, load_trained, open_splits, train
-from mudit.tuning import ModelConfig, SamplingConfig, StudyConfig, transfer
+from mudit.tuning import ModelConfig, SamplingConfig, StudyConfig, preview, transfer
 from mudit.tuning.config import resolved, run_config
 from mudit.tuning.study import sampled_labels
 
@@ -99,6 +99,9 @@ def test_prompts_are_of_different_groups_and_both_sides(study, tmp_path) -> None
     assert asked == sampled_labels(dataclasses.replace(config, sampling=drawn), splits)
     other = dataclasses.replace(config, sampling=drawn, seed=config.seed + 1)
     assert asked != sampled_labels(other, splits)
+    of_classes = dataclasses.replace(study, sampling=drawn)
+    with pytest.raises(UsageError, match=r"sampling.held_out is 1000.*classes and no captions"):
+        preview(of_classes)
 
 
 @pytest.mark.slow
