@@ -46,7 +46,13 @@ def transfer_line(result: TransferResult) -> str:
         outcome = f"the target diverged at step {target.diverged_step}"
     else:
         outcome = f"target loss {target.score:.5f}"
-        if result.agreement is not None:
+        if result.retrieval is not None:
+            share = result.retrieval.target
+            outcome += (
+                f", {100 * share.share:.0f} % of samples matched with their caption among "
+                f"{share.names}"
+            )
+        elif result.agreement is not None:
             outcome += f", {100 * result.agreement:.0f} % of samples have the class asked for"
     if isinstance(result.control, Branch) and result.control.target.score is not None:
         outcome += f" (sp control: loss {result.control.target.score:.5f})"

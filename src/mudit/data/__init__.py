@@ -22,7 +22,14 @@ from mudit.data.stored_text import (
     stored_text_sizes,
     text_facts,
 )
-from mudit.data.text import TextFeatures, captions_of, class_captions, encode_captions
+from mudit.data.text import (
+    TextFeatures,
+    caption_groups,
+    captions_of,
+    class_captions,
+    encode_captions,
+    labels_of,
+)
 
 __all__ = [
     "ArrayDataset",
@@ -41,6 +48,7 @@ __all__ = [
     "TextFeatures",
     "TextSizes",
     "batch_indices",
+    "caption_groups",
     "captions_of",
     "centre_crop",
     "check_batch_size",
@@ -56,6 +64,7 @@ __all__ = [
     "is_finished",
     "is_stored",
     "keeps_images",
+    "labels_of",
     "latent_space",
     "load_autoencoder",
     "open_autoencoder",

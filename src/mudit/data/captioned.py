@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,13 +25,22 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from mudit.data.dataset import Flips, Indices, Skipped, Splits, check_batch
+from mudit.data.dataset import (
+    Flips,
+    Indices,
+    Skipped,
+    Splits,
+    check_batch,
+    mirrored,
+    to_unit,
+)
 from mudit.data.images import HELD_OUT_EVERY, checked_size, decoded, read_picture
 from mudit.data.strings import Strings
 from mudit.errors import DataError, UsageError
 
 _EXAMPLES = 5  # malformed rows that are named
 _LONGEST = 300  # letters of one that are shown
+_MOST_KEPT = 64 * 2**20  # bytes of decoded pixels
 _DIGEST = 16  # bytes that tell captions apart
 
 Labels = npt.NDArray[np.int64]
@@ -69,7 +80,10 @@ class Malformed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaptionedImages:
-    """Captioned images, decoded when a batch asks for them, as RGB.
+    """Captioned images as RGB, decoded when a batch first asks for them.
+
+    Of small data sets the pixels are kept: decoding a batch of small images takes a tenth of a
+    small model's step.
 
     Attributes:
         name: What to call it.
@@ -79,6 +93,8 @@ class CaptionedImages:
         places: Where an image's bytes begin and how many there are, int64, shape (N, 2).
         labels: int64, shape (N,).
         class_names: The distinct captions.
+        groups: The group of each caption, by number, int64, shape (K,): captions of one group are
+            all trained on or all held out.
         size: Side to which images are scaled and cropped, pixels.
         flip: Whether training should mirror images.
         fingerprint: SHA-256 of names, lengths and captions. Images are not read.
@@ -91,6 +107,7 @@ class CaptionedImages:
     places: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     class_names: Strings
+    groups: Labels
     size: int
     flip: bool
     fingerprint: str
@@ -123,8 +140,26 @@ class CaptionedImages:
     ) -> tuple[Float[Tensor, "batch 3 size size"], Int[Tensor, " batch"]]:
         """Images and labels, decoded in threads; see `ImageDataset.batch`."""
         check_batch(indices, flips, self.num_samples)
-        images = decoded(self.read, indices, flips, size=self.size)
+        images = mirrored(to_unit(self._pixels(indices)), flips)
         return images, torch.from_numpy(self.labels[indices])
+
+    def _pixels(self, indices: Indices) -> npt.NDArray[np.uint8]:
+        if self._kept is None:
+            return decoded(self.read, indices, size=self.size)
+        pixels, there = self._kept
+        missing = np.unique(indices[~there[indices]])
+        if missing.size:
+            pixels[missing] = decoded(self.read, missing, size=self.size)
+            there[missing] = True
+        return pixels[indices]
+
+    @cached_property
+    def _kept(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]] | None:
+        """Pixels that have been decoded, and which have; None where there are too many to keep."""
+        shape = (self.num_samples, self.channels, self.size, self.size)
+        if math.prod(shape) > _MOST_KEPT:
+            return None
+        return np.empty(shape, dtype=np.uint8), np.zeros(self.num_samples, dtype=bool)
 
     def read(self, index: int) -> Image.Image:
         """One whole image, as RGB.
@@ -209,7 +244,8 @@ def captioned_splits(
         listing.update(entry.encode("utf-8", "surrogateescape") + text + b"\0")
     _refuse_malformed(spec, skipped, len(files), bad, most_skipped)
     first, labels = _distinct(bytes(digests))
-    held_out = _held_out(labels, bytes(groups), np.array(chosen, dtype=bool))
+    joined, group_first = _joined(labels, bytes(groups))
+    held_out = _held_out(joined, group_first, np.array(chosen, dtype=bool))
     if held_out.all() or not held_out.any():
         raise DataError(
             f"all {len(files)} images of {spec} have one caption, or belong to one group; expected "
@@ -229,6 +265,7 @@ def captioned_splits(
             places=where[numbers],
             labels=labels[numbers],
             class_names=class_names,
+            groups=joined[first],
             size=side,
             flip=flip,
             fingerprint=hashlib.sha256(listing.digest() + wanted.tobytes()).hexdigest(),
@@ -284,25 +321,31 @@ def _distinct(digests: bytes) -> tuple[Labels, Labels]:
 
 
 def _held_out(
-    labels: Labels, groups: bytes, chosen: npt.NDArray[np.bool_]
+    groups: Labels, first: Labels, chosen: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
-    """Which rows are: those joined, by a group or a caption, to a group that goes first.
+    """Which rows are: those of a group that goes first.
 
-    Of the groups that are joined, the one with the smallest digest decides.
+    Args:
+        groups: The group of each row, by number, shape (N,).
+        first: Where each number's own group appears first.
+        chosen: Which rows' own groups go first, shape (N,).
+    """
+    decided = chosen[first][groups]
+    if decided.all() or not decided.any():
+        decided = groups == groups.min()
+    return decided
+
+
+def _joined(labels: Labels, groups: bytes) -> tuple[Labels, Labels]:
+    """The group of each row, by number, and where each number's own group appears first.
+
+    Numbers are in the order of digests. Groups that have a caption in common become one: the one
+    with the smallest digest, which decides for all of them.
     """
     keys = np.frombuffer(groups, dtype=f"V{_DIGEST}")
-    _, first, numbers = np.unique(keys, return_index=True, return_inverse=True)  # by digest
-    leader = _joined(numbers, labels)
-    decided = chosen[first][leader]
-    if decided.all() or not decided.any():
-        decided = leader == leader.min()
-    return decided[numbers]
-
-
-def _joined(numbers: Labels, labels: Labels) -> Labels:
-    """For each group the smallest number of those that captions join it to, shape (groups,)."""
+    _, first, numbers = np.unique(keys, return_index=True, return_inverse=True)
     count, nodes = numbers.max() + 1, numbers.max() + labels.max() + 2
     links = coo_array((np.ones(len(labels), bool), (numbers, count + labels)), (nodes, nodes))
     _, component = connected_components(links, directed=False)
     _, smallest, place = np.unique(component[:count], return_index=True, return_inverse=True)
-    return smallest[place]
+    return smallest[place][numbers], first

@@ -115,14 +115,10 @@ class BytesEncoder:
 
     def encode(self, captions: Sequence[str], *, tokens: int, warn: bool = True) -> TextFeatures:
         """See `TextEncoder.encode`."""
-        kept = []
-        for caption in captions:
-            code = caption.encode()
-            if len(code) + 1 > tokens:
-                if warn:
-                    _warn(caption, len(code) + 1, tokens)
-                caption = code[: tokens - 1].decode(errors="ignore")
-            kept.append(caption)
+        codes = [caption.encode() for caption in captions]
+        if warn:
+            _warn_of_cuts(captions, [len(code) + 1 for code in codes], tokens, stacklevel=3)
+        kept = [code[: tokens - 1].decode(errors="ignore") for code in codes]
         return encode_captions(kept, length=tokens, dim=self._dim, pooled_dim=self._dim)
 
 
@@ -193,9 +189,8 @@ class HubEncoder:
     @torch.no_grad()
     def encode(self, captions: Sequence[str], *, tokens: int, warn: bool = True) -> TextFeatures:
         """See `TextEncoder.encode`."""
-        for caption, length in zip(captions, self.lengths(captions) if warn else ()):
-            if length > tokens:
-                _warn(caption, length, tokens)
+        if warn:  # torch's no_grad is a level of its own
+            _warn_of_cuts(captions, self.lengths(captions), tokens, stacklevel=4)
         parts = [
             self._encode(captions[start : start + _BATCH], tokens)
             for start in range(0, len(captions), _BATCH)
@@ -253,9 +248,19 @@ def _loading(name: str) -> Iterator[None]:
         ) from None
 
 
-def _warn(caption: str, length: int, tokens: int) -> None:
-    shown = caption if len(caption) <= 60 else f"{caption[:57]}..."
+def _warn_of_cuts(
+    captions: Sequence[str], lengths: Sequence[int], tokens: int, *, stacklevel: int
+) -> None:
+    """Once for all captions: thousands of lines would hide what else is said."""
+    cut = [number for number, length in enumerate(lengths) if length > tokens]
+    if not cut:
+        return
+    first, length = captions[cut[0]], lengths[cut[0]]
+    shown = first if len(first) <= 60 else f"{first[:57]}..."
+    others = (
+        f", and so are {len(cut) - 1:,} of {len(captions) - 1:,} others" if len(cut) > 1 else ""
+    )
     warnings.warn(
-        f"the caption {shown!r} has {length} tokens and is cut off after {tokens}",
-        stacklevel=3,
+        f"the caption {shown!r} has {length} tokens and is cut off after {tokens}{others}",
+        stacklevel=stacklevel,
     )

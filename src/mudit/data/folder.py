@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from mudit.data.dataset import Flips, Indices, Splits, check_batch
+from mudit.data.dataset import Flips, Indices, Splits, check_batch, mirrored, to_unit
 from mudit.data.images import EXTENSIONS, HELD_OUT_EVERY, checked_size, decoded, read_image
 from mudit.errors import DataError
 
@@ -72,7 +72,7 @@ class FolderDataset:
     ) -> tuple[Float[Tensor, "batch 3 size size"], Int[Tensor, " batch"]]:
         """Images and labels, decoded in threads; see `ImageDataset.batch`."""
         check_batch(indices, flips, self.num_samples)
-        images = decoded(self._image, indices, flips, size=self.size)
+        images = mirrored(to_unit(decoded(self._image, indices, size=self.size)), flips)
         return images, torch.from_numpy(self.labels[indices])
 
     def _image(self, index: int) -> Image.Image:

@@ -10,11 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
-from mudit.data.dataset import Flips, Indices, mirrored, to_unit
+from mudit.data.dataset import Indices
 from mudit.errors import DataError, UsageError
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -124,14 +122,13 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def decoded(
-    read: Callable[[int], Image.Image], indices: Indices, flips: Flips | None, *, size: int
-) -> Float[Tensor, "batch 3 size size"]:
-    """RGB images in [-1, 1], read and cropped in threads.
+    read: Callable[[int], Image.Image], indices: Indices, *, size: int
+) -> npt.NDArray[np.uint8]:
+    """RGB pixels, shape (B, 3, size, size), read and cropped in threads.
 
     Args:
         read: Gives the RGB image of an index.
         indices: Which, shape (B,).
-        flips: Which to mirror, shape (B,); None: none.
         size: Side, pixels.
 
     Raises:
@@ -147,7 +144,7 @@ def decoded(
     pixels = np.empty((len(images), 3, size, size), dtype=np.uint8)
     for place, image in zip(pixels, images):
         place[:] = image.transpose(2, 0, 1)
-    return mirrored(to_unit(pixels), flips)
+    return pixels
 
 
 def checked_size(spec: str, size: int | None) -> int:

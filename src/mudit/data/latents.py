@@ -6,9 +6,11 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -31,6 +33,9 @@ KIND = "latents"
 NAMES = "names.safetensors"  # of classes, or the captions
 
 _LEAST_HASH = 8  # hex digits by which `data.vae` may name a VAE
+
+
+Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,12 @@ class LatentDataset:
     def size(self) -> int:
         """Side of a latent."""
         return self._mean.shape[1]
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The label of each latent, shape (N,)."""
+        rows: Labels = self.store.rows("label", np.arange(self.num_samples) + self.first)
+        return rows
 
     @property
     def _mean(self) -> Column:
@@ -169,6 +180,11 @@ class KeptImages:
     def captioned(self) -> bool:
         """Whether labels number captions."""
         return self.latents.captioned
+
+    @property
+    def labels(self) -> Labels:
+        """As those of the latents."""
+        return self.latents.labels
 
     @property
     def channels(self) -> int:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -40,6 +42,23 @@ def class_captions(class_names: Sequence[str]) -> tuple[str, ...]:
 def captions_of(dataset: ImageDataset) -> Sequence[str]:
     """Returns the text of each label: its own caption, or one made from the class's name."""
     return dataset.class_names if dataset.captioned else class_captions(dataset.class_names)
+
+
+def caption_groups(dataset: ImageDataset) -> npt.NDArray[np.int64]:
+    """The group of each label, by number, shape (K,): labels of one group mean much the same.
+
+    Where the data tell no groups, each label is one.
+    """
+    known: npt.NDArray[np.int64] | None = getattr(dataset, "groups", None)
+    return np.arange(dataset.num_classes) if known is None else known
+
+
+def labels_of(dataset: ImageDataset) -> npt.NDArray[np.int64]:
+    """The label of each image, shape (N,)."""
+    known: npt.NDArray[np.int64] | None = getattr(dataset, "labels", None)
+    if known is None:  # images have to be read
+        known = dataset.batch(np.arange(dataset.num_samples))[1].numpy()
+    return known
 
 
 def encode_captions(

@@ -21,6 +21,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from mudit.data import ImageDataset, permutation
 from mudit.errors import DataError, UsageError
+from mudit.evaluation.pixels import as_unit
 
 # Larger images are averaged down to this side before they are classified.
 _MAX_SIDE = 32
@@ -72,19 +73,7 @@ class Classifier:
         Raises:
             UsageError: Images have another shape or dtype.
         """
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            raise UsageError(
-                f"the classifier got images of shape {tuple(images.shape)}; expected (B, "
-                f"{', '.join(map(str, self.image_shape))}), as in the data it was fitted on."
-            )
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise UsageError(
-                f"the classifier got images of {images.dtype}; expected uint8 in 0 to 255 or "
-                "floating point in [-1, 1]."
-            )
-        values = images.detach().cpu().float()
-        if images.dtype == torch.uint8:
-            values = values / 127.5 - 1
+        values = as_unit(images, self.image_shape, who="the classifier")
         return _predict(self._model, values)
 
     def agreement(

@@ -22,6 +22,7 @@ from mudit.data import (
     LatentSpace,
     images_of,
     keeps_images,
+    labels_of,
     latent_space,
     open_autoencoder,
 )
@@ -131,6 +132,11 @@ class DecodedImages:
     def class_names(self) -> Sequence[str]:
         """A name for each label."""
         return self.latents.class_names
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The label of each image, shape (N,)."""
+        return labels_of(self.latents)
 
     @property
     def captioned(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mudit.analysis import StepsToMatch, Workload, grouped_cost_ratio, measured_cost_ratio
+from mudit.analysis import Share, StepsToMatch, Workload, grouped_cost_ratio, measured_cost_ratio
 from mudit.errors import DataError
 from mudit.records import Finding, StepRecord, TrialRecord, ValidationRecord
 
@@ -177,6 +177,60 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Retrieval:
+    """How often a judge of real images matches a sample with its own prompt, among several names.
+
+    Attributes:
+        judge: What it is, in words.
+        known: The judge on real images that it was fitted on, somewhat moved.
+        target: The target's samples of captions of training images.
+        control: The control target's.
+        held_out: The judge on held-out real images; None where there is nothing to choose among.
+        target_held_out: The target's samples of held-out captions; None if there are none.
+        control_held_out: The control target's.
+    """
+
+    judge: str
+    known: Share
+    target: Share
+    control: Share | None = None
+    held_out: Share | None = None
+    target_held_out: Share | None = None
+    control_held_out: Share | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prompts:
+    """What models made of the same prompts, and the real images of these.
+
+    Attributes:
+        prompts: The prompts.
+        held_out: Whether each is a caption that no training image has.
+        images: By title (`real`, or a parametrization), uint8 of shape (prompts, images of each,
+            H, W, 1 or 3).
+    """
+
+    prompts: tuple[str, ...]
+    held_out: tuple[bool, ...]
+    images: dict[str, NDArray[np.uint8]]
+
+    def __post_init__(self) -> None:
+        for title, images in self.images.items():
+            if (
+                images.dtype != np.uint8
+                or images.ndim != 5
+                or len(images) != len(self.prompts)
+                or images.shape[4] not in (1, 3)
+            ):
+                raise DataError(
+                    f"the images of {title!r} must be uint8 of shape ({len(self.prompts)}, n, H, "
+                    f"W, 1 or 3), got {images.dtype} of shape {images.shape}"
+                )
+        if len(self.held_out) != len(self.prompts) or not self.prompts:
+            raise DataError("prompts need at least one, and for each whether it is held out")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CostFacts:
     """What the study cost; `cost_facts` computes it from the trials.
 
@@ -226,6 +280,8 @@ class StudyContents:
         samples: Grids of samples, the target's first.
         real_images: Real images to compare them with.
         agreement: What a classifier makes of the samples.
+        prompts: Of captioned data, in place of `samples` and `real_images`: prompt by prompt.
+        retrieval: Of captioned data, in place of `agreement`: what a judge makes of the samples.
         importance: Share of each HP in the variance of the score; shown if more than one varies.
         match: When the target reached the control target's loss; the control is the reference.
         config: The complete config as text.
@@ -258,6 +314,8 @@ class StudyContents:
     samples: tuple[SampleGrid, ...] = ()
     real_images: SampleGrid | None = None
     agreement: Agreement | None = None
+    prompts: Prompts | None = None
+    retrieval: Retrieval | None = None
     importance: dict[str, float] | None = None
     match: StepsToMatch | None = None
     config: str = ""

@@ -84,6 +84,12 @@ def loss(value: float | None) -> str:
     return f"{value:.4f}" if 0.01 <= abs(value) < 10 else f"{value:.4g}"
 
 
+def counted(share: float, interval: tuple[float, float]) -> str:
+    """A share with its interval in whole percent: `62 % (55–69)`."""
+    low, high = (f"{100 * end:.0f}" for end in interval)
+    return f"{100 * share:.0f}\u202f% ({low}–{high})"
+
+
 def percent(ratio: float) -> str:
     """5.5 %: one decimal, two below 1 %, none from 100 %."""
     value = 100 * ratio

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from mudit.report import formats, grids, words
+from mudit.report import formats, grids, prompts, words
 from mudit.report.contents import (
     PlanRowFacts,
     SizeFacts,
@@ -45,6 +45,8 @@ def tiles(contents: StudyContents) -> Html:
         real = formats.percent(facts.held_out_accuracy)
         real = f"of samples show the class asked for; real images: {real}"
         found.append(tile("Agreement", formats.percent(facts.target_agreement), real))
+    elif contents.retrieval is not None:
+        found.append(prompts.retrieval_tile(contents.retrieval))
     cost = contents.cost
     measured = (
         f"of one target training, by Eq. (1); measured: {formats.percent(cost.measured_ratio)}"
@@ -244,7 +246,9 @@ def training(contents: StudyContents, figures: Figures) -> Html:
 
 
 def samples(contents: StudyContents, figures: Figures) -> Html | None:
-    """Samples beside real images, and what a classifier makes of them."""
+    """Samples beside real images, and what a classifier or a judge makes of them."""
+    if contents.prompts is not None:
+        return prompts.samples(contents, contents.prompts)
     if "samples" not in figures:
         return None
     caption = "Each sample is labelled with the class that it was asked for. "
@@ -456,6 +460,11 @@ def _control_table(contents: StudyContents) -> Html:
         shares = agreement.target_agreement, agreement.control_agreement
         ours, theirs = (formats.percent(share) for share in shares)
         rows.append(("samples show the class", ours, theirs))
+    retrieval = contents.retrieval
+    if retrieval is not None and retrieval.control is not None:
+        both = retrieval.target, retrieval.control
+        ours, theirs = (formats.percent(one.share) for one in both)
+        rows.append(("samples matched with their caption", ours, theirs))
     head = ("", run_name(contents.parametrization), run_name(facts.parametrization))
     return table(head, rows, numeric=(1, 2), cls="facts")
 

@@ -57,16 +57,17 @@ def _picture(figure: Rendered, alternative: str) -> Html:
     width, height = struct.unpack(">II", figure.light[16:24])  # the PNG's header
     image = el(
         "img",
-        src=_data_uri(figure.light),
+        src=data_uri(figure.light),
         alt=alternative,
         width=str(width),
         height=str(height),
     )
-    dark = el("source", media="(prefers-color-scheme: dark)", srcset=_data_uri(figure.dark))
+    dark = el("source", media="(prefers-color-scheme: dark)", srcset=data_uri(figure.dark))
     return el("picture", dark, image)
 
 
-def _data_uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
+    """A PNG as an address that needs no file."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 

@@ -60,6 +60,12 @@ def outcome(contents: StudyContents) -> str:
             f", {formats.percent(facts.target_agreement)} of its samples show the class that "
             f"they were asked for (real images: {formats.percent(facts.held_out_accuracy)})"
         )
+    elif contents.retrieval is not None:
+        share = contents.retrieval.target
+        ending += (
+            f", {formats.percent(share.share)} of its samples are matched with their own caption "
+            f"among {share.names} (by chance: {formats.percent(share.chance)})"
+        )
     cost = formats.percent(contents.cost.eq1_ratio)
     return f"{ending}, and the search cost {cost} of training the target once."
 

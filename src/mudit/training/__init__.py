@@ -3,7 +3,13 @@
 from mudit.files import disk_errors, exclusive, write_text, write_whole
 from mudit.training.alignment import ENCODER_FILE, check_encoder, save_encoder
 from mudit.training.checkpoint import load_weights, save_weights
-from mudit.training.conditioning import TEXT_FOLDER, Conditioning, are_stored, save_text_features
+from mudit.training.conditioning import (
+    TEXT_FOLDER,
+    Conditioning,
+    are_stored,
+    save_text_features,
+    text_features,
+)
 from mudit.training.config import (
     DataConfig,
     ParametrizationConfig,
@@ -84,6 +90,7 @@ __all__ = [
     "save_weights",
     "step_flops",
     "stream_seed",
+    "text_features",
     "train",
     "trainable_parameters",
     "write_text",

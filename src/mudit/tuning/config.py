@@ -193,20 +193,25 @@ class SamplingConfig(SamplerConfig):
     """How the trained target is sampled, with its averaged weights.
 
     Attributes:
-        per_class: Samples of each class.
-        classes: At most so many classes are sampled, the first ones.
+        per_class: Samples of each class or caption.
+        classes: At most so many classes are sampled, the first ones; of captioned data so many
+            captions of training images, each of another group.
+        held_out: Of captioned data, so many captions of held-out images are sampled besides.
     """
 
     _group: ClassVar[str] = "sampling."
 
     per_class: int = 20
     classes: int = 10
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("per_class", "classes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"sampling.{name} is {getattr(self, name)}, expected at least 1.")
+        for name, least in (("per_class", 1), ("classes", 1), ("held_out", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(
+                    f"sampling.{name} is {getattr(self, name)}, expected at least {least}."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

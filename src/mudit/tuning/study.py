@@ -11,11 +11,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mudit.data import Splits, captions_of, images_of, is_finished, permutation
+from mudit.data import (
+    ImageDataset,
+    Splits,
+    caption_groups,
+    captions_of,
+    images_of,
+    is_finished,
+    labels_of,
+    permutation,
+)
 from mudit.errors import DataError, UsageError
 from mudit.models import is_text_conditioned
 from mudit.parametrization import Parametrization
 from mudit.records import TrialRecord
+from mudit.report import Retrieval
 from mudit.training import (
     ENCODER_FILE,
     TEXT_FOLDER,
@@ -82,7 +92,9 @@ class TransferResult:
         control: The same under sp, if asked for.
         report: The report's path.
         agreement: Share of the target's samples that a classifier of real images gives the class
-            that was asked for; None if the target diverged.
+            that was asked for, or that a judge of captioned images matches with their own caption;
+            None if the target diverged.
+        retrieval: Of captioned data, what the judge makes of real images and of all samples.
         cost_ratio: The search over one target training, Eq. (1).
         measured_ratio: The same by measured FLOPs.
     """
@@ -94,6 +106,7 @@ class TransferResult:
     agreement: float | None
     cost_ratio: float
     measured_ratio: float
+    retrieval: Retrieval | None = None
 
 
 def shares_search(config: StudyConfig) -> bool:
@@ -179,19 +192,43 @@ def join_study(folder: Path, claim: str) -> None:
         claim_folder(folder, claim)
 
 
+def check_sampling(config: StudyConfig, splits: Splits) -> None:
+    """Refuse, before a study begins, samples that its data do not have.
+
+    Raises:
+        UsageError: Held-out captions are asked for, but the data have classes.
+    """
+    train, held_out = splits.train, config.sampling.held_out
+    if held_out and not train.captioned:
+        raise UsageError(
+            f"sampling.held_out is {held_out}, but {train.name} has classes and no captions: all "
+            "classes are trained on. Leave it at 0."
+        )
+
+
 def sampled_labels(config: StudyConfig, splits: Splits) -> list[int]:
-    """The classes, or the captions of training images, that samples are asked for."""
-    train, count = splits.train, config.sampling.classes
+    """The classes that samples are asked for, or the captions: training images', then held-out.
+
+    Raises:
+        UsageError: As `check_sampling`.
+    """
+    check_sampling(config, splits)
+    train, options = splits.train, config.sampling
     if not train.captioned:
-        return list(range(min(train.num_classes, count)))
-    _, labels = train.batch(example_indices(config, splits))
-    return list(dict.fromkeys(labels.tolist()))
+        return list(range(min(train.num_classes, options.classes)))
+    return [
+        int(label)
+        for part, count in ((train, options.classes), (splits.validation, options.held_out))
+        for label in _captions_of_groups(part, count, config.seed)
+    ]
 
 
-def example_indices(config: StudyConfig, splits: Splits) -> NDArray[np.int64]:
-    """The training images whose captions samples are asked for, drawn by the study's seed."""
-    seed = stream_seed(config.seed, "sample") % 2**32
-    return permutation(splits.train.num_samples, seed)[: config.sampling.classes]
+def _captions_of_groups(part: ImageDataset, count: int, seed: int) -> NDArray[np.int64]:
+    """So many captions that images of a part have, each of another group, by the study's seed."""
+    present = np.unique(labels_of(part))
+    order = permutation(len(present), stream_seed(seed, "sample") % 2**32)
+    _, first = np.unique(caption_groups(part)[present[order]], return_index=True)
+    return present[order[np.sort(first)[:count]]]
 
 
 def prepare_encoder(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mudit.analysis import StepsToMatch, smooth, steps_to_match
@@ -27,22 +25,20 @@ from mudit.report import (
     cost_facts,
     write_report,
 )
+from mudit.tuning.captioned import prompts_of, retrieval_of
 from mudit.tuning.config import StudyConfig, TaskConfig
+from mudit.tuning.drawn import MOST_DECODED, as_tensors, read_samples
 from mudit.tuning.facts import data_facts, machine, trial_curve, versions
 from mudit.tuning.search import best_trial, importance
 from mudit.tuning.study import (
     Branch,
     FailedSearch,
     TransferResult,
-    example_indices,
     sampled_labels,
     shares_search,
 )
 
-_MOST_DECODED = 2_000  # images that a classifier is fitted on, where latents have to be decoded
 _COLUMNS = 10  # images of a class in a grid
-# uint8 images (N, H, W, C) and the classes asked for (N,)
-Samples: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def write_study_report(
@@ -64,16 +60,22 @@ def write_study_report(
     """
     folder = Path(config.folder)
     contents = study_contents(config, splits, main, control, command=command)
-    agreement = contents.agreement
     return TransferResult(
         config=config,
         main=main,
         control=control,
         report=write_report(contents, folder),
-        agreement=None if agreement is None else agreement.target_agreement,
+        agreement=_share(contents),
         cost_ratio=contents.cost.eq1_ratio,
         measured_ratio=contents.cost.measured_ratio,
+        retrieval=contents.retrieval,
     )
+
+
+def _share(contents: StudyContents) -> float | None:
+    if contents.retrieval is not None:
+        return contents.retrieval.target.share
+    return None if contents.agreement is None else contents.agreement.target_agreement
 
 
 def study_contents(
@@ -86,7 +88,7 @@ def study_contents(
 ) -> StudyContents:
     """Everything that the report says."""
     folder = Path(config.folder)
-    grids = _sample_grids(config, splits, control is not None)
+    captioned, has_control = splits.train.captioned, control is not None
     own_control_runs = None
     if control is not None:
         own_control_runs = [] if shares_search(config) else [*control.trials]
@@ -115,9 +117,11 @@ def study_contents(
         cost=cost_facts([*main.trials, *main.finals], main.target, control=own_control_runs),
         plan_rows=tuple(map(_plan_row, _target_plan(folder).rows)),
         control=None if control is None else _control(config, folder, control),
-        samples=grids,
-        real_images=_real_images(config, splits),
-        agreement=_agreement(config, splits, control is not None),
+        samples=() if captioned else _sample_grids(config, splits, has_control),
+        real_images=None if captioned else _real_images(config, splits),
+        agreement=None if captioned else _agreement(config, splits, has_control),
+        prompts=prompts_of(config, splits) if captioned else None,
+        retrieval=retrieval_of(config, splits) if captioned else None,
         importance=importance(config, main.trials),
         match=_match(folder, main.target, control.target) if isinstance(control, Branch) else None,
         config=config.claim(),
@@ -171,37 +175,22 @@ def _plan_row(row: PlanRow) -> PlanRowFacts:
     )
 
 
-def _samples(config: StudyConfig, parametrization: str) -> Samples | None:
-    path = Path(config.folder) / "samples" / f"target_{parametrization}.npz"
-    if not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["arr_0"], arrays["labels"]
-
-
 def _sample_grids(config: StudyConfig, splits: Splits, has_control: bool) -> tuple[SampleGrid, ...]:
     grids = []
     for parametrization, name in (("mup", "μP"), ("sp", "sp"))[: 1 + has_control]:
-        if (found := _samples(config, parametrization)) is not None:
+        if (found := read_samples(config, parametrization)) is not None:
             title = f"{name} target, width {config.target.width}"
             grids.append(_grid(title, *found, splits.train.class_names))
     return tuple(grids)
 
 
 def _real_images(config: StudyConfig, splits: Splits) -> SampleGrid:
-    """Real images in the order of the samples: held-out ones, or those of the same captions.
+    """Held-out real images in the order of the samples.
 
     Of latents, what the VAE makes of their means: samples cannot be sharper.
     """
     dataset = splits.validation
     decoded = "" if latent_space(dataset) is None else ", encoded and decoded"
-    if dataset.captioned:
-        # No held-out image has a caption that was trained on.
-        pictures = pictures_of(splits.train, config.data)
-        images, labels = pictures.batch(example_indices(config, splits))
-        _, first = np.unique(labels.numpy(), return_index=True)
-        shown, names = as_images(images)[first], dataset.class_names
-        return _grid(f"real images{decoded}", shown, labels.numpy()[first], names)
     _, labels = dataset.batch(np.arange(min(dataset.num_samples, 5000)))
     chosen = [
         np.flatnonzero(labels.numpy() == c)[:_COLUMNS] for c in sampled_labels(config, splits)
@@ -228,32 +217,28 @@ def _grid(
 
 
 def _agreement(config: StudyConfig, splits: Splits, has_control: bool) -> Agreement | None:
-    found = _samples(config, "mup")
-    if found is None or splits.train.num_classes < 2 or splits.train.captioned:
+    found = read_samples(config, "mup")
+    if found is None or splits.train.num_classes < 2:
         return None
     # Decoding takes long, if the images were not kept beside their latents.
     slow = latent_space(splits.train) is not None and not keeps_images(splits.train)
     classifier = fit_classifier(
         *(pictures_of(part, config.data, kept=True) for part in (splits.train, splits.validation)),
-        most=_MOST_DECODED if slow else None,
+        most=MOST_DECODED if slow else None,
     )
-    images, labels = _tensors(found)
-    other = _samples(config, "sp") if has_control else None
+    images, labels = as_tensors(found)
+    other = read_samples(config, "sp") if has_control else None
     return Agreement(
         held_out_accuracy=classifier.held_out_accuracy,
         target_agreement=classifier.agreement(images, labels),
         images=len(labels),
-        control_agreement=None if other is None else classifier.agreement(*_tensors(other)),
+        control_agreement=None if other is None else classifier.agreement(*as_tensors(other)),
         per_class=classifier.agreement_by_class(images, labels),
-        control_per_class={} if other is None else classifier.agreement_by_class(*_tensors(other)),
+        control_per_class={}
+        if other is None
+        else classifier.agreement_by_class(*as_tensors(other)),
         classifier=classifier.description,
     )
-
-
-def _tensors(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, C, H, W) and labels, as the classifier takes them."""
-    images, labels = samples
-    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
 
 def _match(folder: Path, target: TrialRecord, control: TrialRecord) -> StepsToMatch | None:

@@ -61,6 +61,7 @@ from mudit.tuning.study import (
     Branch,
     FailedSearch,
     TransferResult,
+    check_sampling,
     join_study,
     prepare_encoder,
     prepare_text,
@@ -121,6 +122,7 @@ def study_cost(config: StudyConfig, *, declared: Splits | None = None) -> StudyC
         MuditError: As `transfer`, for what can be seen beforehand.
     """
     config, splits = _foreseen(config, declared)
+    check_sampling(config, splits)
     trial = example_job(config, splits, "mup").config
     target = target_run_config(config, splits, config.hps, "mup")
     flops, finals = flops_of_step(trial), config.search.finals
@@ -202,6 +204,7 @@ def transfer(
     # What can be refused is refused before the search.
     resolve_device(_device_here(config))
     check_decoder(config.data)
+    check_sampling(config, splits)
     for parametrization in ("mup", "sp") if config.control == "sp" else ("mup",):
         make_plan(target_run_config(config, splits, config.hps, parametrization))
         make_plan(example_job(config, splits, parametrization).config)

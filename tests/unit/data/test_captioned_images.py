@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mudit.data import open_dataset
+from mudit.data import caption_groups, open_dataset
 from mudit.data.captioned import Row, captioned_splits
 from mudit.data.strings import Strings
 from mudit.errors import DataError, EnvironmentFailure, UsageError
@@ -80,6 +81,25 @@ def test_a_list_of_images_and_captions(tmp_path) -> None:
     assert not set(train.labels.tolist()) & set(validation.labels.tolist())
 
 
+def test_pixels_of_small_data_are_decoded_once_and_are_the_same(tmp_path, monkeypatch) -> None:
+    folder = write_folder(tmp_path / "set")
+    often, once = (open_dataset(f"captions:{folder}", size=8).train for _ in range(2))
+    flips = np.array([False, True, False])
+    first, again, other = np.array([3, 1, 3]), np.array([1, 3, 1]), np.array([3, 2, 1])
+    with monkeypatch.context() as patched:
+        patched.setattr("mudit.data.captioned._MOST_KEPT", 0)
+        expected = [often.batch(part, flips)[0] for part in (first, again, other)]
+        assert torch.equal(expected[0], often.batch(first, flips)[0])
+    assert torch.equal(expected[0], once.batch(first, flips)[0])
+    for file in once.files:
+        (folder / file).unlink()
+    assert torch.equal(expected[1], once.batch(again, flips)[0])
+    with pytest.raises(DataError, match=re.escape(once.files[2])):
+        once.batch(other)
+    with pytest.raises(DataError, match="cannot read"):
+        often.batch(again)
+
+
 def test_csv_with_other_names_of_columns_gives_the_same(tmp_path) -> None:
     folder = write_folder(tmp_path / "set")
     rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
@@ -101,6 +121,10 @@ def test_groups_stay_on_one_side(tmp_path) -> None:
     ]
     assert not sides[0] & sides[1]
     assert 1 <= len(sides[1]) <= 6, "40 groups, one in twenty: more is 1 in 500"
+    groups = caption_groups(splits.train)  # by caption, of both parts
+    names = [int(name.split()[1]) % 40 for name in splits.train.class_names]
+    assert len({*zip(groups.tolist(), names)}) == len(set(groups.tolist())) == 40
+    np.testing.assert_array_equal(groups, caption_groups(splits.validation))
     more = captioned_splits(rows[:200], **OPTIONS)
     assert set(more.validation.files) <= set(splits.validation.files), "none changes sides"
 
@@ -277,6 +301,13 @@ def test_neither_captions_nor_groups_straddle(tmp_path) -> None:
             for part in (splits.train, splits.validation)
         )
         assert not train & held_out, attribute
+        groups = caption_groups(splits.train)
+        for part in (splits.train, splits.validation):
+            of = dict(zip(part.files, groups[part.labels].tolist(), strict=True))
+            joined: dict[str, set[int]] = {}
+            for file, group in of.items():
+                joined.setdefault(getattr(by_file[file], attribute), set()).add(group)
+            assert all(len(found) == 1 for name, found in joined.items() if name), attribute
     # The split by captions alone would have done what this test is against.
     alone = captioned_splits([row._replace(group="") for row in rows], **OPTIONS)
     sides = [{by_file[f].group for f in p.files} - {""} for p in (alone.train, alone.validation)]

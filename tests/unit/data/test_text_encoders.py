@@ -125,6 +125,10 @@ def test_a_longer_caption_is_cut_off_with_a_warning(kind, t5) -> None:
         found = encoder.encode(CAPTIONS[1:], tokens=5)
     assert found.tokens.shape == (2, 5, 16)
     assert found.mask[1].all()
+    # Of many, one line.
+    with pytest.warns(UserWarning, match=r"waving hand.*after 5, and so are 2 of 3 others") as said:
+        encoder.encode(["", *[CAPTIONS[2]] * 3], tokens=5)
+    assert len(said) == 1
 
 
 def test_the_encoders_own_limit_holds(t5, clip) -> None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mudit.data import open_text_encoder
+from mudit.data import labels_of, open_text_encoder
 from mudit.errors import DataError, UsageError
 from mudit.training import TEXT_FOLDER, DataConfig, TextConfig, load_trained, open_splits, train
-from mudit.tuning import ModelConfig, SamplingConfig, StudyConfig, transfer
+from mudit.tuning import ModelConfig, SamplingConfig, StudyConfig, preview, transfer
 from mudit.tuning.config import resolved, run_config
+from mudit.tuning.study import sampled_labels
 
 COLOURS = ("red", "lime", "blue", "white", "black", "yellow", "orange", "purple")
 
@@ -64,13 +65,43 @@ def test_a_study_encodes_its_captions_once_and_draws_prompts(study, pictures, mi
     assert images.shape == (6, 8, 8, 3)
     names = open_splits(config.data).train.class_names
     assert len({names[label] for label in labels}) == 3
-    assert result.report.exists()
+    assert result.report.read_text(encoding="utf-8").count("sample of the μP target: a ") == 3 * 2
+    # The judge knows flat colours; six samples of hardly trained models it may match or not.
+    assert result.retrieval is not None
+    assert result.retrieval.known.share == 1
+    assert result.agreement == result.retrieval.target.share
+    assert (result.retrieval.target.images, result.retrieval.target.names) == (6, 7)
     # A run of other captions, or of another encoder, does not take these features.
     other = dataclasses.replace(config, text=TextConfig(encoder=minilm, max_tokens=4))
     splits = open_splits(other.data)
     run = run_config(resolved(other, splits), splits, other.proxy, hps=other.hps)
     with pytest.raises(DataError, match=r"text_features.*tokens: 5 there, 4 here"):
         train(run, folder / "another")
+
+
+def test_prompts_are_of_different_groups_and_both_sides(study, tmp_path) -> None:
+    lines = []
+    for number in range(120):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        row = {"file": f"{number}.png", "caption": f"no. {number}", "group": f"{number % 40}"}
+        lines.append(json.dumps(row))
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    config = captioned(study, tmp_path, "pixart", "bytes")
+    splits = open_splits(config.data)
+    drawn = dataclasses.replace(config.sampling, classes=30, held_out=1000)
+    asked = sampled_labels(dataclasses.replace(config, sampling=drawn), splits)
+    seen, unseen = (set(labels_of(part).tolist()) for part in (splits.train, splits.validation))
+    assert set(asked[:30]) <= seen
+    assert set(asked[30:]) <= unseen
+    groups = [int(splits.train.class_names[label].split()[1]) % 40 for label in asked]
+    assert len(set(groups)) == len(groups)
+    assert set(groups[30:]) == {int(splits.train.class_names[n].split()[1]) % 40 for n in unseen}
+    assert asked == sampled_labels(dataclasses.replace(config, sampling=drawn), splits)
+    other = dataclasses.replace(config, sampling=drawn, seed=config.seed + 1)
+    assert asked != sampled_labels(other, splits)
+    of_classes = dataclasses.replace(study, sampling=drawn)
+    with pytest.raises(UsageError, match=r"sampling.held_out is 1000.*classes and no captions"):
+        preview(of_classes)
 
 
 @pytest.mark.slow
