@@ -60,11 +60,11 @@ figcaption, .small { color: var(--muted); font-size: 14px; line-height: 1.5; max
 figcaption { margin-top: 8px; }
 .prompts { list-style: none; padding: 0; max-width: none; display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fill, minmax(218px, 1fr)); }
-.prompts li { margin: 0; padding: 10px 12px; background: var(--panel); border-radius: 8px;
+.prompts li { margin: 0; padding: 9px; background: var(--panel); border-radius: 8px;
   border: 1px solid var(--rule); display: flex; flex-direction: column; gap: 8px; }
 .prompts p { margin: 0; font-size: 13px; line-height: 1.35; overflow-wrap: anywhere; flex: 1; }
 .shots, .images { display: flex; flex-wrap: wrap; gap: 2px; }
-.shots { gap: 8px 10px; font-size: 12.5px; line-height: 1.4; }
+.shots { gap: 8px 4px; font-size: 12.5px; line-height: 1.4; }
 .shots img { display: block; image-rendering: pixelated; }
 .shot .of { color: var(--muted); }
 .callout { border-left: 4px solid var(--rule); background: var(--panel); padding: 10px 16px;
