@@ -14,25 +14,33 @@ from mudit.training import (
     ParametrizationConfig,
     RepaConfig,
     TextConfig,
+    TrainingConfig,
 )
-from mudit.tuning import ModelConfig, SamplingConfig, SearchConfig, StudyConfig, TaskConfig
+from mudit.tuning import (
+    ModelConfig,
+    PruningConfig,
+    SamplingConfig,
+    SearchConfig,
+    StudyConfig,
+    TaskConfig,
+)
 
 # Numbers by architecture; everything else is the same for both.
-_SIZE = 32  # pixels
-_PROJECTOR = 64  # [REPA] code has 2,048, which would dwarf a model of this size
-_TRIALS = 12
-_PROXY = TaskConfig(width=32, batch_size=64, steps=600)
-_TARGET = TaskConfig(width=128, batch_size=64, steps=1_500)
+_SIZE = 16  # pixels
+_PROJECTOR = 128  # [REPA] code has 2,048, which would dwarf a model of this size
+_TRIALS = 16
+_PROXY = TaskConfig(width=32, batch_size=32, steps=1_000)
+_TARGET = TaskConfig(width=128, batch_size=32, steps=2_000)
 _HPS = Hyperparameters(lr=2**-7, clip=1.0, warmup_steps=50, loss_weight={"repa": 0.5})
 # The paper's four HPs, for shorter runs ([muDiT] §5.2.1).
 _SPACE = {
-    "lr": "log_uniform(1e-3, 6e-2)",
+    "lr": "log_uniform(1e-3, 3e-2)",
     "clip": "log_uniform(0.01, 100)",
     "loss_weight.repa": "uniform(0.1, 1)",
-    "warmup_steps": "log_uniform(1, 400)",
+    "warmup_steps": "log_uniform(1, 100)",
 }
 # Noto Color Emoji 2.042 and all-MiniLM-L6-v2.
-_PICTURES, _CAPTIONS, _TOKENS = 3_580, 3_789, 28
+_PICTURES, _CAPTIONS, _TOKENS = 3_580, 3_789, 12
 _TIME = "not measured"
 _EXPECTED: dict[str, tuple[Expected, ...]] = {"pixart": (), "mmdit": ()}
 
@@ -44,11 +52,17 @@ _SOURCES = {
     "model.head_dim": _OWN,
     "model.patch_size": _OWN,
     "objective.kind": "[muDiT] §5.2.1, MMDiT's",
+    "objective.time_law": "[SD3]",
     "objective.learn_sigma": "[SD3] code: a velocity alone",
     "text.encoder": "Assumption: small, and from a package",
+    "text.max_tokens": "Assumption: a fifth of the captions is longer and cut off",
     "repa.encoder": "Assumption: needs no download",
     "repa.hidden": _OWN,
     "parametrization.base_width": "[muDiT] §3.2.1: the proxy's width",
+    "training.ema_half_life": "Assumption: for runs of some thousand steps",
+    "training.bank_size": _OWN,
+    "training.log_steps": _OWN,
+    "training.checkpoint_steps": _OWN,
     "proxy.width": _OWN,
     "proxy.batch_size": _OWN,
     "proxy.steps": _OWN,
@@ -57,6 +71,7 @@ _SOURCES = {
     "target.steps": _OWN,
     "search.method": "[muDiT] §5.2.1",
     "search.trials": _OWN,
+    "search.pruning": "Assumption: halves the cost of a random search, docs/search.md",
     "search.space": "[muDiT] §5.2.1: its four HPs; ranges: " + _OWN,
     "hps.lr": _OWN,
     "hps.eps": "[muDiT] code for PixArt, 1e-10; torch's for MMDiT",
@@ -65,8 +80,10 @@ _SOURCES = {
     "hps.loss_weight.repa": "[muDiT] §5.2.2",
     "sampling.per_class": _OWN,
     "sampling.classes": _OWN,
+    "sampling.held_out": "Assumption: one of each held-out group",
     "sampling.steps": _OWN,
     "sampling.cfg_scale": _OWN,
+    "threads": "Assumption: two threads that wait for each other lose on a machine in use",
     "control": "the control at equal budget; proxy and control share the search at base width",
 }
 
@@ -102,17 +119,26 @@ def _recipe(
         study=StudyConfig(
             folder=f"runs/emoji_{architecture}",
             data=DataConfig(source=f"captions:{data}", size=_SIZE),
-            model=ModelConfig(architecture=architecture, depth=4, head_dim=16, patch_size=4),
-            objective=ObjectiveConfig(kind="flow", learn_sigma=False),
-            text=TextConfig(encoder=encoder),
+            model=ModelConfig(architecture=architecture, depth=4, head_dim=16, patch_size=2),
+            objective=ObjectiveConfig(kind="flow", time_law="logit_normal", learn_sigma=False),
+            text=TextConfig(encoder=encoder, max_tokens=_TOKENS),
             repa=RepaConfig(encoder="classifier", hidden=_PROJECTOR),
             parametrization=ParametrizationConfig(base_width=_PROXY.width),
             hps=_HPS.updated({"eps": eps}),
+            training=TrainingConfig(
+                ema_half_life=0.05, bank_size=512, log_steps=25, checkpoint_steps=500
+            ),
             proxy=_PROXY,
             target=_TARGET,
-            search=SearchConfig(method="random", trials=_TRIALS, space=dict(_SPACE)),
-            sampling=SamplingConfig(per_class=4, classes=16, steps=50, cfg_scale=3.0),
+            search=SearchConfig(
+                method="random",
+                trials=_TRIALS,
+                space=dict(_SPACE),
+                pruning=PruningConfig(method="halving"),
+            ),
+            sampling=SamplingConfig(per_class=1, classes=200, held_out=79, steps=25, cfg_scale=2.0),
             control="sp",
+            threads=1,
         ),
         sources=_SOURCES,
         data=DeclaredDataset(
