@@ -32,14 +32,14 @@ from mudit.tuning.search import Trials
 from mudit.tuning.space import Point, point_key
 
 _FASHION = "/usr/share/datasets/fashion-mnist"
-_STEPS = 600
+_STEPS = 300
 _RULES = {
     "halving (default)": PruningConfig(method="halving"),
-    "halving, η = 3": PruningConfig(method="halving", reduction_factor=3, first_rung=67),
+    "halving, η = 3": PruningConfig(method="halving", reduction_factor=3, first_rung=33),
     "asha, η = 2": PruningConfig(method="asha"),
-    "asha, η = 3": PruningConfig(method="asha", reduction_factor=3, first_rung=67),
-    "asha, η = 4": PruningConfig(method="asha", reduction_factor=4, first_rung=38),
-    "median": PruningConfig(method="median", reduction_factor=3, first_rung=67),
+    "asha, η = 3": PruningConfig(method="asha", reduction_factor=3, first_rung=33),
+    "asha, η = 4": PruningConfig(method="asha", reduction_factor=4, first_rung=19),
+    "median": PruningConfig(method="median", reduction_factor=3, first_rung=33),
 }
 _GAIN_REPEATS, _NEAR = (
     3,
@@ -68,7 +68,7 @@ def studies(smoke: bool) -> dict[str, StudyConfig]:
     """A study on each data set; repeats differ in its seed."""
     base = StudyConfig(folder="", workers=2)
     base = dataclasses.replace(base, model=dataclasses.replace(base.model, depth=2))
-    lrs = "log2(-8, -7)" if smoke else "log2(-10, -4, 0.5)"
+    lrs = "log2(-8, -7)" if smoke else "log2(-10, -4)"
     search = SearchConfig(space={"lr": lrs, "phi.output": "log2(-2, 2, 2)"})
     proxy = TaskConfig(width=16, batch_size=8 if smoke else 64, steps=_STEPS)
     found = {"digits": dataclasses.replace(base, proxy=proxy, search=search)}
