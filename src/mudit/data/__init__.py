@@ -20,6 +20,7 @@ from mudit.data.stored_text import (
     is_stored,
     store_text,
     stored_text_sizes,
+    stored_tokens,
     text_facts,
 )
 from mudit.data.text import (
@@ -76,6 +77,7 @@ __all__ = [
     "read_prompts",
     "store_text",
     "stored_text_sizes",
+    "stored_tokens",
     "text_facts",
     "weights_hash",
 ]

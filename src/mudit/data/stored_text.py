@@ -91,6 +91,7 @@ def store_text(
     *,
     spec: str,
     tokens: int,
+    max_tokens: int = 0,
     dtype: StoredDtype = "float32",
     shard_rows: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
@@ -103,6 +104,7 @@ def store_text(
         out: The folder.
         spec: What the user calls the encoder.
         tokens: Places for tokens, at most.
+        max_tokens: What the user wanted `tokens` to be at most; 0: anything.
         dtype: Of the stored features.
         shard_rows: Captions in a shard; 0: as make 64 MiB if all were of the greatest length.
         on_progress: Told (captions done, captions in all).
@@ -127,7 +129,12 @@ def store_text(
     layout = Layout(
         kind=KIND,
         facts=text_facts(spec, captions, tokens, dtype)
-        | {"encoder_hash": encoder.hash, "dim": sizes.dim, "pooled_dim": sizes.pooled_dim},
+        | {
+            "max_tokens": max_tokens,
+            "encoder_hash": encoder.hash,
+            "dim": sizes.dim,
+            "pooled_dim": sizes.pooled_dim,
+        },
         columns=columns,
         num_rows=len(captions) + 1,
         shard_rows=shard_rows or rows_for_shards(columns, items=tokens),
@@ -174,6 +181,19 @@ def stored_text_sizes(folder: Path) -> TextSizes:
 def _sizes(layout: Layout) -> TextSizes:
     facts = layout.facts
     return TextSizes(int(facts["tokens"]), int(facts["dim"]), int(facts["pooled_dim"]))
+
+
+def stored_tokens(folder: Path, max_tokens: int) -> int:
+    """The length that features in a folder should have, where a config says `text.max_tokens`.
+
+    It is theirs, if the config leaves it open or says what `mudit data text` was told: of captions
+    that are all shorter the longest decides.
+
+    Raises:
+        DataError: The folder is missing or damaged.
+    """
+    facts = read_layout(folder, kind=KIND).facts
+    return int(facts["tokens"]) if max_tokens in (0, facts["max_tokens"]) else max_tokens
 
 
 def is_stored(folder: Path) -> bool:

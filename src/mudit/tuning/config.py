@@ -20,6 +20,7 @@ from mudit.data import (
     latent_space,
     open_text_encoder,
     stored_text_sizes,
+    stored_tokens,
     text_facts,
 )
 from mudit.diffusion import ObjectiveConfig, resolve_method
@@ -414,7 +415,7 @@ def _text_sizes(text: TextConfig, bytes_dim: int, captions: Sequence[str]) -> Te
     """Asked for each run of a study; tokenising all captions takes a while."""
     if text.features:
         folder = Path(text.features).expanduser()
-        tokens = text.max_tokens or stored_text_sizes(folder).tokens
+        tokens = stored_tokens(folder, text.max_tokens)
         check_text(folder, text_facts(text.encoder, captions, tokens, text.dtype))
         return stored_text_sizes(folder)
     encoder = open_text_encoder(text.encoder, bytes_dim=bytes_dim)

@@ -140,12 +140,14 @@ def test_a_run_takes_features_from_a_folder(study, made, tmp_path, monkeypatch) 
     captions = open_dataset(made["captions"]).train.class_names
     encoder = open_text_encoder("bytes", bytes_dim=24)
     out = tmp_path / "text"
-    store_text(captions, encoder, out, spec="hf:gone", tokens=20)
+    store_text(captions, encoder, out, spec="hf:gone", tokens=20, max_tokens=64)
     for module in (conditioning, study_config):
         monkeypatch.delattr(module, "open_text_encoder")
     text = TextConfig(encoder="hf:gone", features=str(out))
     run = run_of(study, made["captions"], "mmdit", text=text)
     assert (run.model.caption_tokens, run.model.caption_dim) == (20, 24)
+    wanted = dataclasses.replace(text, max_tokens=64)  # no caption is so long
+    assert run_of(study, made["captions"], "mmdit", text=wanted).model == run.model
     assert train(run, tmp_path / "run").status == "complete"
     assert not (tmp_path / "run/text_features").exists()
     for wrong, words in (
