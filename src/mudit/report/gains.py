@@ -202,7 +202,7 @@ def losses_info(
     values = [y for one in series for _, y in (*one.optimal, *one.carried) if math.isfinite(y)]
     low, high = min(values, default=1.0), max(values, default=1.0)
     asymptotes = [one.asymptote.value for one in series if one.asymptote is not None]
-    # An asymptote far below all losses is told in words; it would squash them.
+    # An asymptote far below all losses, or above them, is told in words; it would squash them.
     near = [y for y in asymptotes if y > 0 and y >= low - (high - low)]
     low = min([low, *near])
     log_y = low > 0 and high > _LOG * low
@@ -259,7 +259,7 @@ def _draw_series(
 ) -> None:
     """μP is filled, its control hollow and larger, so both are seen where they agree."""
     colour, name = theme.run(one.parametrization), formats.parametrization_name(one.parametrization)
-    if one.asymptote is not None and info.limits[0] <= one.asymptote.value:
+    if one.asymptote is not None and info.limits[0] <= one.asymptote.value <= info.limits[1]:
         _draw_asymptote(axes, one, colour, place=place)
     face = colour if place == 0 else theme.paper
     _draw_line(

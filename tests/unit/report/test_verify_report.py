@@ -13,10 +13,16 @@ from mudit.analysis.transferability import judge
 from mudit.errors import DataError, EnvironmentFailure
 from mudit.report import DataFacts, VerifyContents, formats, write_verify_report
 from mudit.report.basins import basins_info, draw_basins
-from mudit.report.gains import losses_info, regret_info
+from mudit.report.gains import (
+    LossesInfo,
+    LossSeries,
+    draw_losses,
+    losses_info,
+    regret_info,
+)
 from mudit.report.optima import draw_optima, optima_info
 from mudit.report.pair import draw_pair, pair_info
-from mudit.report.theme import DARK, LIGHT, type_style
+from mudit.report.theme import DARK, LIGHT, to_png, type_style
 from mudit.report.verify import NAMES, verify_drawings, verify_html
 from mudit.report.verify_words import ALTERNATIVES
 from pages import Page
@@ -518,3 +524,17 @@ def test_numbers_as_people_read_them():
     assert formats.log2_value(math.log2(0.01)) == "0.01"
     assert formats.at_size("steps", 1500) == "1,500 steps"
     assert formats.at_size("batch", 64) == "batch size 64"
+
+
+def test_an_asymptote_above_all_losses_is_not_drawn() -> None:
+    """Losses that rise again have one; outside of the axes its label leaves them no room."""
+    series = LossSeries(
+        parametrization="mup",
+        optimal=((8, 0.79), (16, 0.81), (24, 0.77)),
+        carried=(),
+        carried_value=None,
+        asymptote=Interval(0.99, 0.0, 4500.0),
+    )
+    info = LossesInfo("width", "lr", (8, 16, 24), (series,), log_y=False, limits=(0.76, 0.82))
+    with type_style(LIGHT):
+        assert to_png(draw_losses(info, LIGHT)).startswith(b"\x89PNG")
