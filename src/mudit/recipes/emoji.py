@@ -71,7 +71,7 @@ _SOURCES = {
     "target.steps": _OWN,
     "search.method": "[muDiT] §5.2.1",
     "search.trials": _OWN,
-    "search.pruning": "Assumption: halves the cost of a random search, docs/search.md",
+    "search.pruning.method": "Assumption: halves the cost of a random search, docs/search.md",
     "search.space": "[muDiT] §5.2.1: its four HPs; ranges: " + _OWN,
     "hps.lr": _OWN,
     "hps.eps": "[muDiT] code for PixArt, 1e-10; torch's for MMDiT",
