@@ -44,7 +44,7 @@ _PICTURES, _CAPTIONS, _TOKENS = 3_580, 3_789, 12
 _LOG = "docs/log.md, 2026-11-28"
 _TIME = {
     "pixart": "not measured",
-    "mmdit": "38 minutes of one core, all processes together, and 43 minutes on two cores that other "
+    "mmdit": "38 minutes of one core, all processes together; 43 minutes on two cores that other "
     "work shared (docs/log.md, 2026-11-28)",
 }
 _EXPECTED: dict[str, tuple[Expected, ...]] = {
