@@ -40,7 +40,7 @@ def run_of(study: StudyConfig, source: str, architecture: str = "dit", **options
     config = dataclasses.replace(
         study,
         data=DataConfig(source=source),
-        model=ModelConfig(architecture=architecture, depth=1, head_dim=8, patch_size=4),
+        model=ModelConfig(architecture=architecture, depth=2, head_dim=8, patch_size=4),
         objective=dataclasses.replace(study.objective, learn_sigma=sigma),
         proxy=dataclasses.replace(study.proxy, batch_size=6, steps=4),
         training=dataclasses.replace(study.training, bank_size=8),
