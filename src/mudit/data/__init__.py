@@ -9,7 +9,15 @@ from mudit.data.encode_latents import Encoded, StoredDtype, encode_latents
 from mudit.data.encoders import TextEncoder, TextSizes, open_text_encoder
 from mudit.data.folder import FolderDataset
 from mudit.data.images import centre_crop
-from mudit.data.latents import LatentSpace, check_space, images_of, keeps_images, latent_space
+from mudit.data.latents import (
+    ImagesOfLatents,
+    LatentDataset,
+    LatentSpace,
+    check_space,
+    images_of,
+    keeps_images,
+    latent_space,
+)
 from mudit.data.order import batch_indices, check_batch_size, flips, permutation
 from mudit.data.prompts import read_prompts
 from mudit.data.sources import open_captions_of, open_dataset
@@ -40,6 +48,8 @@ __all__ = [
     "Encoded",
     "FolderDataset",
     "ImageDataset",
+    "ImagesOfLatents",
+    "LatentDataset",
     "LatentSpace",
     "Skipped",
     "Splits",

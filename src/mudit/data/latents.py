@@ -147,8 +147,8 @@ class LatentDataset:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class KeptImages:
-    """The images that were stored beside latents, by the same indices.
+class ImagesOfLatents:
+    """The images behind latents, by the same indices; a subclass says how a batch is had.
 
     Attributes:
         latents: The data set that they belong to.
@@ -187,11 +187,6 @@ class KeptImages:
         return self.latents.labels
 
     @property
-    def channels(self) -> int:
-        """Channels of an image."""
-        return self.latents.store.layout.columns["image"].shape[0]
-
-    @property
     def size(self) -> int:
         """Side of an image, pixels."""
         return self.latents.space.image_size
@@ -205,6 +200,16 @@ class KeptImages:
     def fingerprint(self) -> str:
         """As that of the latents."""
         return self.latents.fingerprint
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeptImages(ImagesOfLatents):
+    """Those that were stored beside them."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return self.latents.store.layout.columns["image"].shape[0]
 
     def batch(
         self,

@@ -6,7 +6,7 @@ The only place that decodes: samples, the real images beside them, and what a cl
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,11 +19,11 @@ from torch import Tensor
 from mudit.data import (
     Autoencoder,
     ImageDataset,
+    ImagesOfLatents,
+    LatentDataset,
     LatentSpace,
     images_of,
     keeps_images,
-    labels_of,
-    latent_space,
     open_autoencoder,
 )
 from mudit.diffusion import to_uint8
@@ -100,68 +100,19 @@ def decoded(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DecodedImages:
-    """What the posteriors' means of latents show, by the same indices.
+class DecodedImages(ImagesOfLatents):
+    """What the posteriors' means show.
 
     Attributes:
-        latents: The data set.
         vae: What decodes them.
-        space: What they are.
     """
 
-    latents: ImageDataset
     vae: Autoencoder
-    space: LatentSpace
-
-    @property
-    def name(self) -> str:
-        """What to call it."""
-        return self.latents.name
-
-    @property
-    def num_samples(self) -> int:
-        """Number of images."""
-        return self.latents.num_samples
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, or of captions."""
-        return self.latents.num_classes
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """A name for each label."""
-        return self.latents.class_names
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The label of each image, shape (N,)."""
-        return labels_of(self.latents)
-
-    @property
-    def captioned(self) -> bool:
-        """Whether labels number captions."""
-        return self.latents.captioned
 
     @property
     def channels(self) -> int:
         """Channels of an image."""
         return self.vae.colours
-
-    @property
-    def size(self) -> int:
-        """Side of an image, pixels."""
-        return self.space.image_size
-
-    @property
-    def flip(self) -> bool:
-        """As that of the latents."""
-        return self.latents.flip
-
-    @property
-    def fingerprint(self) -> str:
-        """As that of the latents."""
-        return self.latents.fingerprint
 
     def batch(
         self,
@@ -171,7 +122,7 @@ class DecodedImages:
     ) -> tuple[Float[Tensor, "batch colours size size"], Int[Tensor, " batch"]]:
         """Images and labels; see `ImageDataset.batch`."""
         x, labels = self.latents.batch(indices, flips)
-        return decoded(self.vae, self.space, x).clamp(-1, 1), labels
+        return decoded(self.vae, self.latents.space, x).clamp(-1, 1), labels
 
 
 def pictures_of(
@@ -189,13 +140,12 @@ def pictures_of(
     Raises:
         MuditError: As `open_decoder`.
     """
-    space = latent_space(dataset)
-    if space is None:
+    if not isinstance(dataset, LatentDataset):
         return dataset
     if kept and keeps_images(dataset):
         return images_of(dataset)
-    vae = decoder_of(space, _expected(data), device=device)
-    return DecodedImages(latents=dataset, vae=vae, space=space)
+    vae = decoder_of(dataset.space, _expected(data), device=device)
+    return DecodedImages(latents=dataset, vae=vae)
 
 
 def _expected(data: DataConfig) -> str:
