@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mudit.analysis import Share
-from mudit.data import Splits, keeps_images, labels_of, latent_space, open_text_encoder
+from mudit.data import Splits, labels_of, open_text_encoder
 from mudit.evaluation import RetrievalJudge, as_images, fit_judge, pictures_of
 from mudit.report import Prompts, Retrieval
 from mudit.training import RunConfig, read_config, text_features
 from mudit.tuning.config import StudyConfig
-from mudit.tuning.drawn import MOST_DECODED, Samples, as_tensors, read_samples
+from mudit.tuning.drawn import Samples, as_tensors, judged_pictures, read_samples
 
 # Prompts in the report, of training and of held-out images, and samples of each.
 _SHOWN, _SHOWN_HELD_OUT, _EACH = 24, 12, 4
@@ -51,19 +51,12 @@ def retrieval_of(config: StudyConfig, splits: Splits) -> Retrieval | None:
     and where all training captions are of one group.
     """
     drawn = _drawn(config)
-    parts = splits.train, splits.validation
     if "mup" not in drawn or splits.train.num_classes > _MOST_CAPTIONS:
         return None
-    train, validation = (pictures_of(part, config.data, kept=True) for part in parts)
+    train, held_out, most = judged_pictures(config, splits)
     if train.channels not in (1, 3):
         return None
-    slow = latent_space(splits.train) is not None and not keeps_images(splits.train)
-    judge = fit_judge(
-        train,
-        validation,
-        _caption_vectors(config, splits),
-        most=MOST_DECODED if slow else None,
-    )
+    judge = fit_judge(train, held_out, _caption_vectors(config, splits), most=most)
     if judge is None:
         return None
     scores = {

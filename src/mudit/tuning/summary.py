@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mudit.analysis import StepsToMatch, smooth, steps_to_match
-from mudit.data import Splits, keeps_images, latent_space
+from mudit.data import Splits, latent_space
 from mudit.evaluation import as_images, fit_classifier, pictures_of
 from mudit.models import ARCHITECTURES
 from mudit.parametrization import Plan, PlanRow, load_plan
@@ -27,7 +27,7 @@ from mudit.report import (
 )
 from mudit.tuning.captioned import prompts_of, retrieval_of
 from mudit.tuning.config import StudyConfig, TaskConfig
-from mudit.tuning.drawn import MOST_DECODED, as_tensors, read_samples
+from mudit.tuning.drawn import as_tensors, judged_pictures, read_samples
 from mudit.tuning.facts import data_facts, machine, trial_curve, versions
 from mudit.tuning.search import best_trial, importance
 from mudit.tuning.study import (
@@ -220,12 +220,8 @@ def _agreement(config: StudyConfig, splits: Splits, has_control: bool) -> Agreem
     found = read_samples(config, "mup")
     if found is None or splits.train.num_classes < 2:
         return None
-    # Decoding takes long, if the images were not kept beside their latents.
-    slow = latent_space(splits.train) is not None and not keeps_images(splits.train)
-    classifier = fit_classifier(
-        *(pictures_of(part, config.data, kept=True) for part in (splits.train, splits.validation)),
-        most=MOST_DECODED if slow else None,
-    )
+    train, held_out, most = judged_pictures(config, splits)
+    classifier = fit_classifier(train, held_out, most=most)
     images, labels = as_tensors(found)
     other = read_samples(config, "sp") if has_control else None
     return Agreement(
