@@ -248,19 +248,42 @@ def _loading(name: str) -> Iterator[None]:
         ) from None
 
 
+class CutOff:
+    """Counts captions that are cut off, for one warning: thousands of lines would hide the rest.
+
+    Args:
+        tokens: After how many.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens, self._first, self._length = tokens, "", 0
+        self._cut = self._seen = 0
+
+    def count(self, captions: Sequence[str], lengths: Sequence[int]) -> None:
+        """Take note of some captions and their lengths, tokens."""
+        self._seen += len(captions)
+        for caption, length in zip(captions, lengths, strict=True):
+            if length > self._tokens:
+                if not self._cut:
+                    self._first, self._length = caption, length
+                self._cut += 1
+
+    def warn(self, *, stacklevel: int) -> None:
+        """Warn, if any is."""
+        if not self._cut:
+            return
+        shown = self._first if len(self._first) <= 60 else f"{self._first[:57]}..."
+        others = f", and so are {self._cut - 1:,} of {self._seen - 1:,} others"
+        warnings.warn(
+            f"the caption {shown!r} has {self._length} tokens and is cut off after {self._tokens}"
+            + (others if self._cut > 1 else ""),
+            stacklevel=stacklevel + 1,
+        )
+
+
 def _warn_of_cuts(
     captions: Sequence[str], lengths: Sequence[int], tokens: int, *, stacklevel: int
 ) -> None:
-    """Once for all captions: thousands of lines would hide what else is said."""
-    cut = [number for number, length in enumerate(lengths) if length > tokens]
-    if not cut:
-        return
-    first, length = captions[cut[0]], lengths[cut[0]]
-    shown = first if len(first) <= 60 else f"{first[:57]}..."
-    others = (
-        f", and so are {len(cut) - 1:,} of {len(captions) - 1:,} others" if len(cut) > 1 else ""
-    )
-    warnings.warn(
-        f"the caption {shown!r} has {length} tokens and is cut off after {tokens}{others}",
-        stacklevel=stacklevel,
-    )
+    cut = CutOff(tokens)
+    cut.count(captions, lengths)
+    cut.warn(stacklevel=stacklevel)

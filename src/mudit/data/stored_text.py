@@ -6,7 +6,6 @@ mask keeps are stored at their true number: captions of 20 tokens in a table of 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from mudit.data.encode_latents import StoredDtype
-from mudit.data.encoders import TextEncoder, TextSizes
+from mudit.data.encoders import CutOff, TextEncoder, TextSizes
 from mudit.data.store import (
     HEADER,
     Column,
@@ -139,13 +138,13 @@ def store_text(
         num_rows=len(captions) + 1,
         shard_rows=shard_rows or rows_for_shards(columns, items=tokens),
     )
-    cut = _Cut(tokens)
+    cut = CutOff(tokens)
 
     def produce(start: int, stop: int) -> Mapping[str, Array]:
         parts: dict[str, list[Array]] = {name: [] for name in (*columns, "tokens.lengths")}
         for first in range(start, stop, _BATCH):
             texts = _texts(captions, first, min(stop, first + _BATCH))
-            cut.count(texts, encoder)
+            cut.count(texts, encoder.lengths(texts))
             features = encoder.encode(texts, tokens=tokens, warn=False)
             mask = features.mask.numpy()
             parts["tokens"].append(features.tokens.numpy()[mask])
@@ -160,7 +159,7 @@ def store_text(
     try:
         return write_store(out, layout, produce, on_progress=on_progress)
     finally:
-        cut.warn()
+        cut.warn(stacklevel=2)
 
 
 def text_facts(spec: str, captions: Iterable[str], tokens: int, dtype: str) -> dict[str, str]:
@@ -218,28 +217,6 @@ def check_text(folder: Path, expected: Mapping[str, str]) -> Layout:
             "are encoded again."
         )
     return layout
-
-
-class _Cut:
-    """Counts captions that are cut off, for one warning: ten million would be no help."""
-
-    def __init__(self, tokens: int) -> None:
-        self._tokens, self._count, self._first = tokens, 0, ""
-
-    def count(self, texts: Sequence[str], encoder: TextEncoder) -> None:
-        for text, length in zip(texts, encoder.lengths(texts)):
-            if length > self._tokens:
-                self._first = self._first or text
-                self._count += 1
-
-    def warn(self) -> None:
-        if self._count:
-            shown = self._first if len(self._first) <= 60 else f"{self._first[:57]}..."
-            warnings.warn(
-                f"captions that have more than {self._tokens} tokens and are cut off: "
-                f"{self._count}, the first {shown!r}",
-                stacklevel=3,
-            )
 
 
 def _texts(captions: Sequence[str], start: int, stop: int) -> list[str]:
