@@ -99,7 +99,7 @@ def test_an_encoder_with_other_weights_does_not_go_on(tmp_path) -> None:
 
 
 def test_captions_that_are_cut_off_are_counted_once(tmp_path) -> None:
-    with pytest.warns(UserWarning, match=r"'a waving.*off after 12, and so are 1 of 6 others") as said:
+    with pytest.warns(UserWarning, match=r"'a waving.*after 12, and so are 1 of 6 others") as said:
         found = stored(tmp_path, captions=[*CAPTIONS, CAPTIONS[2] + "!"], tokens=TOKENS)
     assert len(said) == 1
     assert found.all().mask.sum(dim=1).tolist() == [12, 1, 12, 3, 12, 12, 1]
