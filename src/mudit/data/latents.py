@@ -103,7 +103,7 @@ class LatentDataset:
     @cached_property
     def labels(self) -> Labels:
         """The label of each latent, shape (N,)."""
-        rows: Labels = self.store.rows("label", np.arange(self.num_samples) + self.first)
+        rows: Labels = self.store.span("label", self.first, self.first + self.num_samples)
         return rows
 
     @property

@@ -287,6 +287,23 @@ class Store:
                 found[place] = self._shards[shard].get_slice(name)[row]
         return found
 
+    def span(self, name: str, start: int, stop: int) -> Array:
+        """A column's rows `start` to `stop`, shape (stop - start, *shape), shard by shard.
+
+        Raises:
+            DataError: A shard cannot be read.
+        """
+        parts = []
+        for shard in range(start // self.layout.shard_rows, self.layout.num_shards):
+            first, end = self.layout.bounds(shard)
+            if first >= stop:
+                break
+            with _damage(self.folder / shard_file(shard)):
+                rows = self._shards[shard].get_slice(name)
+                parts.append(rows[max(start, first) - first : min(stop, end) - first])
+        found: Array = np.concatenate(parts)
+        return found
+
     def ragged(self, name: str, index: int) -> Array:
         """All items of a row in a ragged column, shape (items, *shape).
 

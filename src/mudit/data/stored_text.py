@@ -75,8 +75,7 @@ class StoredText:
     @property
     def pooled(self) -> npt.NDArray[np.float32]:
         """The vector of each caption as a whole and, last, of the empty one; for some 100,000."""
-        rows = np.arange(len(self), dtype=np.int64)
-        return self._store.rows("pooled", rows).astype(np.float32)
+        return self._store.span("pooled", 0, len(self)).astype(np.float32)
 
     def all(self) -> TextFeatures:
         """Of all captions; for few of them."""

@@ -71,6 +71,14 @@ def test_rows_come_back_in_the_order_asked_for(folder: Path) -> None:
         assert np.array_equal(items[:, 1], np.full(LENGTHS[index], index + 0.5))
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, ROWS), (3, 4), (4, 11), (5, 10), (20, 23)])
+def test_spans_are_the_rows_between(folder: Path, start: int, stop: int) -> None:
+    store = Store.open(folder, kind="latents")
+    assert np.array_equal(store.span("label", start, stop), np.arange(start, stop))
+    rows = np.arange(start, stop)
+    assert np.array_equal(store.span("mean", start, stop), store.rows("mean", rows))
+
+
 def test_a_shard_is_an_ordinary_safetensors_file(folder: Path) -> None:
     tensors = load_file(folder / "rows-000004.safetensors")
     assert tensors["label"].tolist() == [20, 21, 22]
