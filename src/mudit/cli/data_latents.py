@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mudit.cli.counting import counting
 from mudit.cli.parsing import make_parser, parse
+from mudit.cli.progress import CountBar
 from mudit.data import StoredDtype, encode_latents, open_autoencoder, open_dataset
 from mudit.training import resolve_device
 
@@ -62,9 +62,9 @@ def run(argv: Sequence[str]) -> int:
     options = parse(parser, argv)
     device = resolve_device(options.device)
     splits = open_dataset(options.source, size=options.size, most_skipped=options.most_skipped)
-    with counting("encoding", "images") as (console, on_progress):
+    with CountBar("encoding", "images") as bar:
         if splits.skipped.count:
-            console.print(str(splits.skipped), style="yellow", highlight=False, markup=False)
+            bar.notice(str(splits.skipped))
         made = encode_latents(
             splits,
             open_autoencoder(options.vae, device=device),
@@ -77,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
             shard_rows=options.shard_rows,
             scale=options.scale,
             shift=options.shift,
-            on_progress=on_progress,
+            on_progress=bar.tick,
         )
     print(
         f"{made.rows} images in {options.out}, {made.shards} files written now; latents of "

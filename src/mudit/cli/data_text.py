@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mudit.cli.counting import counting
 from mudit.cli.parsing import make_parser, parse
+from mudit.cli.progress import CountBar
 from mudit.data import StoredDtype, open_captions_of, open_text_encoder, store_text
 from mudit.errors import UsageError
 from mudit.training import resolve_device
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
         raise UsageError(f"--max_tokens is {options.max_tokens}, expected ≥ 0.")
     encoder = open_text_encoder(options.encoder, device=resolve_device(options.device))
     captions = open_captions_of(options.source, most_skipped=options.most_skipped)
-    with counting("encoding", "captions") as (_, on_progress):
+    with CountBar("encoding", "captions") as bar:
         tokens = encoder.sizes(captions, most_tokens=options.max_tokens).tokens
         shards = store_text(
             captions,
@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
             max_tokens=options.max_tokens,
             dtype=options.dtype,
             shard_rows=options.shard_rows,
-            on_progress=on_progress,
+            on_progress=bar.tick,
         )
     stored = "" if options.dtype == "float32" else f" --text.dtype {options.dtype}"
     print(

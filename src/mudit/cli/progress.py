@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -21,28 +22,28 @@ from rich.text import Text
 from mudit.records import TrialRecord
 
 
-class Terminal:
-    """A listener that draws a bar for each run, with its loss and time left, and a line at its end.
+class _Bars:
+    """Bars on a terminal, nothing elsewhere.
 
-    Args:
-        console: Where to draw; bars only if it is a terminal.
+    Warnings within, of captions that are cut off, say, are lines above the bars.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None, *columns: ProgressColumn) -> None:
         self.console = console or Console(stderr=True)
         self._tasks: dict[str, TaskID] = {}
+        self._warnings = warnings.catch_warnings()
         self._progress = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TimeRemainingColumn(),
+            *columns,
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
         )
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
+        self._warnings.__enter__()
+        # Not the caller's filters: what is cut off is said once, and ends nothing.
+        warnings.filterwarnings("default", message="the caption ")
+        warnings.showwarning = lambda message, *_, **__: self.notice(str(message))
         self._progress.start()
         return self
 
@@ -53,14 +54,33 @@ class Terminal:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-
-    def stage(self, text: str) -> None:
-        """A new stage begins."""
-        self.console.print(f"[bold]{text}[/bold]", highlight=False)
+        self._warnings.__exit__(kind, error, trace)
 
     def notice(self, text: str) -> None:
         """Something has happened that the user should know."""
         self.console.print(f"  {text}", style="yellow", highlight=False, markup=False)
+
+
+class Terminal(_Bars):
+    """A listener that draws a bar for each run, with its loss and time left, and a line at its end.
+
+    Args:
+        console: Where to draw; bars only if it is a terminal.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(
+            console,
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TimeRemainingColumn(),
+        )
+
+    def stage(self, text: str) -> None:
+        """A new stage begins."""
+        self.console.print(f"[bold]{text}[/bold]", highlight=False)
 
     def tick(self, key: str, step: int, steps: int, loss: float) -> None:
         """A run has taken `step` of its `steps` steps."""
@@ -86,49 +106,21 @@ class Terminal:
         self.console.print(text, style="dim", highlight=False)
 
 
-class ImageBars:
+class ImageBars(_Bars):
     """A bar for each model that is sampled, with images done, their speed and the time left.
-
-    Warnings within it, of prompts that are cut off, say, are lines above the bars.
 
     Args:
         console: Where to draw; bars only if it is a terminal.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self._tasks: dict[str, TaskID] = {}
-        self._warnings = warnings.catch_warnings()
-        self._progress = Progress(
+        super().__init__(
+            console,
             TextColumn("  {task.description}"),
             BarColumn(bar_width=24),
             _Images(),
             TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
         )
-
-    def __enter__(self) -> ImageBars:
-        self._warnings.__enter__()
-        # Not the caller's filters: each prompt that is cut off is said once, and ends nothing.
-        warnings.filterwarnings("default", message="the caption ")
-        warnings.showwarning = lambda message, *_, **__: self.notice(str(message))
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-        self._warnings.__exit__(kind, error, trace)
-
-    def notice(self, text: str) -> None:
-        """Something that the user should know."""
-        self.console.print(f"  {text}", style="yellow", highlight=False, markup=False)
 
     def tick(self, name: str, done: float, total: int) -> None:
         """Of `total` images of a run, `done` are drawn; a part of one counts."""
@@ -136,6 +128,30 @@ class ImageBars:
             # Those that an earlier command drew are no part of this one's speed.
             self._tasks[name] = self._progress.add_task(name, total=total, completed=int(done))
         self._progress.update(self._tasks[name], completed=done)
+
+
+class CountBar(_Bars):
+    """A bar for work that counts up to a number.
+
+    Args:
+        what: Is done, e.g. `encoding`.
+        of: What is counted, e.g. `images`.
+    """
+
+    def __init__(self, what: str, of: str) -> None:
+        super().__init__(
+            None,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn(of),
+            TimeRemainingColumn(),
+        )
+        self._task = self._progress.add_task(what, total=None)
+
+    def tick(self, done: int, total: int) -> None:
+        """Of `total`, `done` are done."""
+        self._progress.update(self._task, completed=done, total=total)
 
 
 class _Images(ProgressColumn):
