@@ -81,6 +81,12 @@ class Source:
         config["num_samples"] = len(self.asked.labels)
         return json.dumps(self.facts | config, indent=1, ensure_ascii=False) + "\n"
 
+    @property
+    def image_size(self) -> int:
+        """Side of its pictures, pixels; of a run on latents those that they are decoded to."""
+        latents = self.run.data.latents
+        return self.run.model.input_size if latents is None else latents.image_size
+
     def row(self, number: int) -> dict[str, Any]:
         """What is a sample's own: its number, its class or prompt."""
         label = int(self.asked.labels[number])

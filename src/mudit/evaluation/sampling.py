@@ -317,7 +317,7 @@ def _write_metadata(source: Source, folder: Path) -> None:
 def _rows(sources: Sequence[Source]) -> list[list[int]]:
     """The samples on a sheet: a class or prompt a row, or the first ones where that is no use."""
     first = sources[0]
-    size = first.run.model.input_size
+    size = first.image_size
     by_label = len(sources) > 1 or first.config.num_samples is None
     rows = sheet_numbers(first.asked.labels, by_label=by_label, size=size, models=len(sources))
     kinds = len(np.unique(first.asked.labels))

@@ -11,6 +11,8 @@ import pytest
 
 from latents import write_classes, write_vae
 from mudit.cli import main
+from mudit.evaluation import SampleConfig
+from mudit.evaluation.drawing import open_sources
 
 pytest.importorskip("diffusers")
 
@@ -41,7 +43,9 @@ def test_a_study_on_latents_shows_decoded_samples(tmp_path: Path, monkeypatch, c
     assert "The data are latents of vae (hash" in Path("study/report.html").read_text()
     config = json.loads(Path("study/target_mup/config.json").read_text())
     assert config["data"]["latents"]["vae"] == "vae"
-    assert config["model"]["in_channels"] == 4
+    assert (config["model"]["in_channels"], config["model"]["input_size"]) == (4, 8)
+    (drawn,) = open_sources([Path("study/target_mup")], SampleConfig())
+    assert drawn.image_size == 16, "a sheet has room for pictures, not for latents"
     capsys.readouterr()
     # Elsewhere, with the VAE alone.
     shutil.rmtree("latents")
