@@ -432,13 +432,12 @@ class _Run:
         labels = drop_labels(
             labels, self.conditioning.null_label, config.training.label_dropout, generator=rng
         )
-        # Of the same crop, and mirrored as the latents are.
-        images = x0 if self.images is None else self.images.batch(indices, turned)[0]
+        batch = [x0, t, noise, labels]
+        if self.images is not None:  # of the same crop, and mirrored as the latents are
+            batch.append(self.images.batch(indices, turned)[0])
         parts = config.training.accumulation
         sums: list[Tensor] = []
-        for chunk in zip(
-            *(tensor.to(self.device).chunk(parts) for tensor in (x0, t, noise, labels, images))
-        ):
+        for chunk in zip(*(tensor.to(self.device).chunk(parts) for tensor in batch)):
             terms = self._loss(*chunk)
             (terms[0] / parts).backward()  # type: ignore[no-untyped-call]
             means = [term.detach() / parts for term in terms]
@@ -446,7 +445,7 @@ class _Run:
         return sums
 
     def _loss(
-        self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor, images: Tensor
+        self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor, images: Tensor | None = None
     ) -> list[Tensor]:
         told = self.conditioning(labels)
         projected: list[Tensor] = []
@@ -463,7 +462,8 @@ class _Run:
             named = terms.named()
             if self.encoder is not None:
                 grid = math.isqrt(self.config.model.num_tokens)
-                named["repa"] = alignment_loss(projected[0], self.encoder(images, grid=grid))
+                seen = self.encoder(x0 if images is None else images, grid=grid)
+                named["repa"] = alignment_loss(projected[0], seen)
         weights = _DEFAULT_WEIGHTS | self.config.hps.loss_weight
         total = sum(weights.get(name, 1.0) * value for name, value in named.items())
         assert isinstance(total, Tensor)
