@@ -17,6 +17,7 @@ from mudit.data.dataset import ImageDataset, Splits
 from mudit.data.latents import KIND, NAMES, LatentDataset, LatentSpace
 from mudit.data.store import Column, Layout, rows_for_shards, write_store
 from mudit.data.strings import Strings, texts_digest
+from mudit.data.text import caption_groups
 from mudit.errors import DataError, UsageError
 
 StoredDtype: TypeAlias = Literal["float32", "float16"]
@@ -131,6 +132,7 @@ class _Writer:
     ) -> None:
         self._splits, self._vae, self._dtype = splits, vae, np.dtype(dtype)
         self._flipped, self._keep_images = flipped, keep_images
+        self._groups = caption_groups(splits.train) if splits.train.captioned else None
         self.num_rows = splits.train.num_samples + splits.validation.num_samples
 
     def columns(self) -> dict[str, Column]:
@@ -146,6 +148,8 @@ class _Writer:
         if self._flipped:
             found |= self._posterior(images.flip(-1), "_flipped", start)
         found["label"] = labels
+        if self._groups is not None:
+            found["group"] = self._groups[labels]
         if self._keep_images:
             # `to_unit` backwards; digits have 17 levels, so it is exact to half a level of 256.
             pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -106,6 +106,16 @@ class LatentDataset:
         rows: Labels = self.store.span("label", self.first, self.first + self.num_samples)
         return rows
 
+    @cached_property
+    def groups(self) -> Labels | None:
+        """The group of each caption, by number, shape (K,); None where labels are classes."""
+        if "group" not in self.store.layout.columns:
+            return None
+        groups: Labels = np.empty(self.num_classes, dtype=np.int64)
+        rows = self.store.layout.num_rows
+        groups[self.store.span("label", 0, rows)] = self.store.span("group", 0, rows)
+        return groups
+
     @property
     def _mean(self) -> Column:
         return self.store.layout.columns["mean"]
@@ -185,6 +195,11 @@ class ImagesOfLatents:
     def labels(self) -> Labels:
         """As those of the latents."""
         return self.latents.labels
+
+    @property
+    def groups(self) -> Labels | None:
+        """As those of the latents."""
+        return self.latents.groups
 
     @property
     def size(self) -> int:

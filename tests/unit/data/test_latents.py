@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from latents import open_vae, write_captions, write_classes, write_vae
 from mudit.data import (
     ImageDataset,
     Splits,
+    caption_groups,
     encode_latents,
     images_of,
     open_autoencoder,
@@ -164,6 +166,22 @@ def test_captions_and_their_split_are_kept(made, tmp_path) -> None:
         assert [names[n] for n in labels] == [own[n] for n in expected]
     assert not splits.train.flip, "captions may say left and right"
     assert open_dataset(f"latents:{tmp_path / 'latents'}", flip=True).train.flip
+
+
+def test_groups_of_captions_are_kept(made, tmp_path) -> None:
+    source = write_captions(tmp_path / "images")
+    list_file = tmp_path / "images/captions.jsonl"
+    rows = [json.loads(line) for line in list_file.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row |= {"caption": f"{row['caption']} {number}", "group": row["caption"]}
+    list_file.write_text("\n".join(map(json.dumps, rows)))
+    latents = encode(source, made["vae"], tmp_path / "latents").train
+    groups = caption_groups(latents)
+    assert np.array_equal(groups, caption_groups(open_dataset(source, size=16).train))
+    assert len(groups) == 24
+    assert len(np.unique(groups)) == 8
+    classes = open_dataset(f"latents:{made['latents']}").train
+    assert np.array_equal(caption_groups(classes), np.arange(classes.num_classes))
 
 
 def test_scale_and_shift_are_the_vaes_or_what_the_user_says(made, tmp_path) -> None:
