@@ -132,6 +132,10 @@ def test_verify_chooses_the_grid_by_axis_and_hp(capsys) -> None:
     assert "21 runs (21 under mup)" in out  # three lengths, seven values
     code, _, err = run(capsys, "verify", *small, "--across=batch", "--hp=clip")
     assert (code, "--across batch --hp lr" in err) == (2, True)
+    # A file cannot choose, since the grid is what it lies on.
+    Path("mine.yaml").write_text("across: batch\n")
+    code, _, err = run(capsys, "verify", *small, "--across=width", "--hp=lr", "--config=mine.yaml")
+    assert (code, "across batch and hp lr" in err) == (2, True), err
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ def cost_text(preview: StudyCost) -> str:
     if preview.least_flops < preview.search_flops:
         share = 100 * preview.least_flops / preview.target_flops
         least = f"\nThat is if no trial is ended early; it costs at least {share:.1f} %."
+    elif preview.config.search.pruning.method == "halving":
+        least = "\nThat is with the trials that halving ends early; where some diverge, less."
     finals = ""
     if preview.finals:
         finals = f" and {preview.finals} finals of {preview.config.search.finals.steps} steps"

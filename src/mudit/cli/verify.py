@@ -14,6 +14,7 @@ from mudit.cli.parsing import (
 )
 from mudit.cli.progress import Terminal
 from mudit.cli.texts import grid_text, verdict_text
+from mudit.errors import UsageError
 from mudit.tuning import VerifyConfig, preview_grid, verify
 
 CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 4}
@@ -39,6 +40,12 @@ def run(argv: Sequence[str]) -> int:
         across, hp = (take_option(options, name)[0] for name in ("--across", "--hp"))
         base = recipe.grid(across=across, hp=hp)
     config = parse_experiment(parser, options, VerifyConfig, base)
+    if base is not None and (config.across, config.hp) != (base.across, base.hp):
+        raise UsageError(
+            f"a file says across {config.across} and hp {config.hp}, but the recipe's grid that is "
+            f"taken is of {base.hp} across {base.across}. Say --across and --hp on the command "
+            "line, which choose the grid."
+        )
     if "--dry-run" in argv:
         seen = preview_grid(config) if recipe is None else recipe.preview_grid(config)
         print(grid_text(seen))

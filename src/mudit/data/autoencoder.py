@@ -122,26 +122,32 @@ def load_autoencoder(source: str) -> Any:
             "'mudit[diffusers]'."
         ) from None
     folder = Path(source).expanduser()
-    inside: dict[str, Any] = {"subfolder": "vae"} if (folder / "vae").is_dir() else {}
     place = str(folder) if folder.is_dir() else source
-    try:
-        cls: Any = AutoencoderKL
-        # False: what saves memory would need accelerate, and a VAE is small.
-        options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, **inside}
-        return cls.from_pretrained(place, **options).eval()
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        if folder.is_dir():
-            raise DataError(
-                f"the folder {source} holds no AutoencoderKL that diffusers can load: {reason} "
-                "Give a folder with its config.json and diffusion_pytorch_model.safetensors."
-            ) from None
-        raise EnvironmentFailure(
-            f"the VAE {source} is no folder here, and could not be had from the hub: {reason} Give "
-            "a local folder with its config.json and diffusion_pytorch_model.safetensors: where "
-            f"the hub can be reached, `AutoencoderKL.from_pretrained({source!r})"
-            f".save_pretrained({source.rpartition('/')[2]!r})`; copy it here."
-        ) from None
+    # A pipeline's is in a folder of its own; of what is on the hub, only trying tells.
+    tries: list[dict[str, str]] = [{}, {"subfolder": "vae"}]
+    if folder.is_dir():
+        tries = tries[1:] if (folder / "vae").is_dir() else tries[:1]
+    reasons = []
+    for inside in tries:
+        try:
+            cls: Any = AutoencoderKL
+            # False: what saves memory would need accelerate, and a VAE is small.
+            options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, **inside}
+            return cls.from_pretrained(place, **options).eval()
+        except (OSError, ValueError, RuntimeError) as error:
+            reasons.append(str(error).strip().partition("\n")[0])
+    if folder.is_dir():
+        raise DataError(
+            f"the folder {source} holds no AutoencoderKL that diffusers can load: {reasons[0]} "
+            "Give a folder with its config.json and diffusion_pytorch_model.safetensors."
+        )
+    raise EnvironmentFailure(
+        f"the VAE {source} is no folder here, and could not be had from the hub: {reasons[0]} Give "
+        "a local folder with its config.json and diffusion_pytorch_model.safetensors: where "
+        f"the hub can be reached, `AutoencoderKL.from_pretrained({source!r})"
+        f".save_pretrained({source.rpartition('/')[2]!r})` (of a pipeline with subfolder='vae'); "
+        "copy it here."
+    )
 
 
 @functools.lru_cache(maxsize=4)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -160,7 +161,7 @@ class HubEncoder:
     @cached_property
     def _model(self) -> nn.Module:
         # Sizes, all that a dry run needs, come without the weights.
-        with _loading(self._name):
+        with _loading(self._name), _bar_of_downloads(self._name):
             model: nn.Module = self._class.from_pretrained(self._name, dtype=torch.float32)
         return model.to(self._device).eval().requires_grad_(False)
 
@@ -246,6 +247,22 @@ def _loading(name: str) -> Iterator[None]:
             "with config.json, model.safetensors and the tokenizer's files, e.g. hf:models/minilm, "
             "or `bytes`, which needs no download."
         ) from None
+
+
+@contextmanager
+def _bar_of_downloads(name: str) -> Iterator[None]:
+    """No bar for a local folder, read in no time: it would stand among a study's own lines."""
+    import transformers
+
+    bars: Any = transformers.utils.logging  # which has no annotations
+    shown = bars.is_progress_bar_enabled()
+    if Path(name).is_dir():
+        bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 class CutOff:

@@ -30,6 +30,7 @@ from mudit.diffusion.samplers import sample_ddim as sample_ddim
 from mudit.diffusion.samplers import sample_ddpm as sample_ddpm
 from mudit.diffusion.samplers import to_uint8 as to_uint8
 from mudit.diffusion.sampling import Method as Method
+from mudit.diffusion.sampling import check_steps as check_steps
 from mudit.diffusion.sampling import resolve_method as resolve_method
 from mudit.diffusion.sampling import sample as sample
 from mudit.diffusion.schedules import Betas as Betas
@@ -71,6 +72,7 @@ __all__ = [
     "Terms",
     "TimeLaw",
     "check_interval",
+    "check_steps",
     "drop_labels",
     "even_timesteps",
     "guided",

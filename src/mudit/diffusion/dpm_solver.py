@@ -69,11 +69,12 @@ def _scheduler(objective: NoiseObjective | Flow, sampling_steps: int) -> Any:
             "Sampling by dpm++ needs diffusers, which is not installed: "
             "pip install 'mudit[diffusers]'."
         ) from None
-    most = None if isinstance(objective, Flow) else objective.schedule.num_timesteps
+    # Of T timesteps it would visit one twice in T steps, and a step of length 0 gives NaN.
+    most = None if isinstance(objective, Flow) else objective.schedule.num_timesteps - 1
     if sampling_steps < 1 or (most is not None and sampling_steps > most):
         raise UsageError(
             f"Got sampling_steps={sampling_steps}; expected at least 1"
-            + ("." if most is None else f", and at most the {most} of the objective.")
+            + ("." if most is None else f", and at most {most} for this objective.")
         )
     options: dict[str, Any]
     if isinstance(objective, Flow):
@@ -85,7 +86,7 @@ def _scheduler(objective: NoiseObjective | Flow, sampling_steps: int) -> Any:
     else:
         options = {
             "prediction_type": "epsilon",
-            "num_train_timesteps": most,
+            "num_train_timesteps": objective.schedule.num_timesteps,
             "trained_betas": objective.schedule.betas.numpy(),
         }
     make: Any = DPMSolverMultistepScheduler  # which has no annotations

@@ -87,6 +87,28 @@ def resolve_method(method: Method | None, config: ObjectiveConfig) -> Method:
     return method
 
 
+def check_steps(steps: int, method: Method | None, config: ObjectiveConfig, *, name: str) -> None:
+    """Refuse more steps than the objective has timesteps for; a flow takes any number.
+
+    Args:
+        steps: Steps of the sampler.
+        method: Its name; None: the objective's first.
+        config: The objective.
+        name: What the user calls the number.
+
+    Raises:
+        UsageError: They are too many, or the method does not suit the objective.
+    """
+    method = resolve_method(method, config)
+    if config.kind == "flow":
+        return
+    most, why = config.num_timesteps, "objective.num_timesteps"
+    if method == "dpm++":  # whose steps lie between timesteps
+        most, why = most - 1, "objective.num_timesteps - 1, for dpm++"
+    if steps > most:
+        raise UsageError(f"{name} is {steps}, expected at most {most} ({why}).")
+
+
 def _sample_flow(
     network: Network,
     x_T: Tensor,

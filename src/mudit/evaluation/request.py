@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mudit.diffusion import resolve_method
+from mudit.diffusion import check_steps
 from mudit.errors import UsageError
 from mudit.evaluation.generate import SamplerConfig
 from mudit.models import DiTConfig, UViTConfig, is_text_conditioned
@@ -86,12 +86,9 @@ def asked_of(config: SampleConfig, run: RunConfig, folder: Path) -> Asked:
         UsageError: Prompts for a model of classes, classes for one of texts, a class that does not
             exist, or a method or number of steps that does not suit the run's objective.
     """
-    resolve_method(config.sampler.method, run.objective)
-    if run.objective.kind != "flow" and config.sampler.steps > run.objective.num_timesteps:
-        raise UsageError(
-            f"steps is {config.sampler.steps}, expected at most the {run.objective.num_timesteps} "
-            f"that {folder} was trained with."
-        )
+    check_steps(
+        config.sampler.steps, config.sampler.method, run.objective, name=f"steps for {folder}"
+    )
     if is_text_conditioned(run.model):
         texts = _texts(config, run.captions, folder)
         return Asked(texts, not config.prompts, _labels(config, len(texts), is_text=True))

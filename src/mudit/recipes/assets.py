@@ -21,9 +21,28 @@ MINILM = Licence(
 )
 
 
-def imagenet_latents(folder: str) -> tuple[str, ...]:
-    """Commands that encode ImageNet, which nobody may hand out, once ([DiT] code: VAE, crop)."""
+_BYTES = 20  # of a parameter in fp32: weight, gradient, two moments, average
+
+
+def imagenet_latents(folder: str, vae: str) -> tuple[str, ...]:
+    """Commands that encode ImageNet, which nobody may hand out, once ([DiT] code: crop)."""
     return (
         "mudit data latents --source folder:data/imagenet/train --size 256 "
-        f"--vae stabilityai/sd-vae-ft-ema --out {folder}",
+        f"--vae {vae} --out {folder}",
+    )
+
+
+def one_device(parameters: float, *, beyond: bool = False) -> str:
+    """What a target of so many parameters needs, as `mudit` trains on one device."""
+    need = (
+        "`mudit` trains on one device, with training.accumulation parts of a batch at a time. The "
+        f"target's weights, gradients, moments and average take {_BYTES * parameters / 1e9:,.0f} "
+        "GB, its activations more"
+    )
+    if not beyond:
+        return f"{need}."
+    return (
+        f"{need}: beyond any one device. Search and finals fit; the target takes a sharded "
+        "trainer of yours, with the plan that `mudit transfer --dry-run` prints and `mudit.plan` "
+        "makes."
     )

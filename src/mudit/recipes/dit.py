@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mudit.data import DeclaredDataset
-from mudit.recipes.assets import IMAGENET, SD_VAE, imagenet_latents
+from mudit.recipes.assets import IMAGENET, SD_VAE, imagenet_latents, one_device
 from mudit.recipes.recipe import Expected, Licence, Recipe
 from mudit.training import DataConfig, Hyperparameters, ParametrizationConfig, TrainingConfig
 from mudit.tuning import (
@@ -46,6 +46,7 @@ _SOURCES = {
     "hps.warmup_steps": "[DiT] code: none",
     "training.schedule.kind": "[muDiT] §4.1",
     "training.label_dropout": "[DiT] code",
+    "training.accumulation": "[muDiT] E.2.4: 8 GPUs",
     "training.ema_decay": "[DiT] code",
     "training.precision": "[DiT] code",
     "training.device": "Assumption: a run of this size without a GPU is a mistake",
@@ -76,6 +77,7 @@ def dit_imagenet256(data: str = "data/imagenet256") -> Recipe:
         hps=Hyperparameters(lr=2**-10),
         training=TrainingConfig(
             label_dropout=0.1,
+            accumulation=8,
             ema_decay=0.9999,
             precision="tf32",
             device="cuda",
@@ -112,7 +114,7 @@ def dit_imagenet256(data: str = "data/imagenet256") -> Recipe:
         ),
         baseline=_baseline(study),
         grids=_grids(study),
-        prepare=imagenet_latents(data),
+        prepare=imagenet_latents(data, "stabilityai/sd-vae-ft-ema"),
         time=(
             "a proxy of width 288: 104 A100-hours (8 GPUs, 13 hours); all five: 520 "
             "([muDiT] E.2.4)",
@@ -134,6 +136,7 @@ def dit_imagenet256(data: str = "data/imagenet256") -> Recipe:
             "The baseline is the original DiT-XL/2: lr 1e-4 under sp, for 7M steps ([DiT]).",
             "The paper has one seed at each point of its grids; a verdict needs `--seeds 2` or "
             "more.",
+            one_device(675e6),
         ),
     )
 
@@ -201,7 +204,7 @@ _EXPECTED = (
     ),
     Expected(
         what="best φ of the output at widths 144, 288, 576",
-        value="2^4, 2^4, 2^2; flat from 2^-4 to 2^4",
+        value="2^4, 2^4, 2^2; widths 288 and 576 flat from 2^-4 to 2^4, 288 diverges at 2^6",
         source="[muDiT] Table 10",
     ),
     Expected(

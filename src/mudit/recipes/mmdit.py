@@ -7,6 +7,7 @@ import dataclasses
 from mudit.analysis import Workload
 from mudit.data import DeclaredDataset, TextSizes
 from mudit.diffusion import ObjectiveConfig
+from mudit.recipes.assets import one_device
 from mudit.recipes.recipe import Expected, Licence, PublishedCost, Recipe
 from mudit.training import (
     DataConfig,
@@ -80,13 +81,14 @@ _SOURCES = {
     "repa.hidden": "[REPA] code",
     "training.schedule.kind": "[muDiT] §5.2.1",
     "training.label_dropout": "Assumption: as PixArt; not stated",
+    "training.accumulation": "Assumption: 64 images at a time; not stated",
     "training.ema_decay": "Assumption: as DiT; not stated",
     "training.precision": "Assumption: not stated",
     "training.activation_checkpointing": "Assumption: not stated",
     "training.device": "Assumption: a run of this size without a GPU is a mistake",
     "training.checkpoint_steps": "Assumption: not stated",
     "training.log_steps": "Assumption: as the other recipes",
-    "training.validation_steps": "Assumption: with the checkpoints",
+    "training.validation_steps": "Assumption: not stated",
     "sampling.method": "Assumption: as [REPA] code; not stated",
     "sampling.steps": "Assumption: as [REPA] code; not stated",
     "sampling.cfg_scale": "Assumption: as [SD3] code; not stated",
@@ -120,6 +122,7 @@ def mmdit_18b(data: str = "data/t2i256") -> Recipe:
         repa=RepaConfig(encoder="dinov2:facebook/dinov2-base", hidden=2048),
         training=TrainingConfig(
             label_dropout=0.1,
+            accumulation=64,
             ema_decay=0.9999,
             precision="bf16",
             activation_checkpointing=True,
@@ -203,6 +206,7 @@ def mmdit_18b(data: str = "data/t2i256") -> Recipe:
             "1,000 steps ([muDiT] E.4.1). Assumption: it starts as DiT does; not stated.",
             "The paper ranks trials by training loss, which on a single pass is what the "
             "validation bank estimates.",
+            one_device(18.15e9, beyond=True),
         ),
     )
 
@@ -217,8 +221,8 @@ _EXPECTED = (
     ),
     Expected(
         what="the target's training loss",
-        value="below the baseline's from 15K steps on",
-        source="[muDiT] E.4.4",
+        value="below the baseline's from 15K steps on; the main text says from 50K",
+        source="[muDiT] E.4.4, Figure 6",
     ),
     Expected(
         what="human alignment of the target, of the baseline",

@@ -7,7 +7,7 @@ import math
 
 from mudit.analysis import Workload
 from mudit.data import DeclaredDataset, TextSizes
-from mudit.recipes.assets import SD_VAE
+from mudit.recipes.assets import SD_VAE, one_device
 from mudit.recipes.recipe import Expected, Licence, PublishedCost, Recipe
 from mudit.training import (
     DataConfig,
@@ -59,6 +59,7 @@ _SOURCES = {
     "hps.warmup_steps": "[muDiT] code: linear, then constant",
     "training.schedule.kind": "[muDiT] code",
     "training.label_dropout": "[PixArt] code",
+    "training.accumulation": "[muDiT] code: 176 of the target's images on a GPU, 32 of them",
     "training.ema_decay": "[PixArt] code",
     "training.precision": "Assumption: bf16; differs from [PixArt] code, which has fp16",
     "training.activation_checkpointing": "[PixArt] code: every block",
@@ -96,6 +97,7 @@ def pixart_sam256(data: str = "data/sam256") -> Recipe:
         hps=Hyperparameters(lr=2**-10, weight_decay=0.03, eps=1e-10, clip=0.01, warmup_steps=1_000),
         training=TrainingConfig(
             label_dropout=0.1,
+            accumulation=32,
             ema_decay=0.9999,
             precision="bf16",
             activation_checkpointing=True,
@@ -172,6 +174,7 @@ def pixart_sam256(data: str = "data/sam256") -> Recipe:
             "Differs from [muDiT] code, which samples the raw weights: samples are drawn with the "
             "averaged ones.",
             "The paper's 5.5 % counts rounded sizes (0.04B and 0.61B) and epochs.",
+            one_device(611e6),
         ),
     )
 

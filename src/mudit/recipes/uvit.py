@@ -6,11 +6,12 @@ import dataclasses
 
 from mudit.data import DeclaredDataset
 from mudit.diffusion import ObjectiveConfig
-from mudit.recipes.assets import IMAGENET, imagenet_latents
+from mudit.recipes.assets import IMAGENET, imagenet_latents, one_device
 from mudit.recipes.recipe import Expected, Licence, Recipe
 from mudit.training import DataConfig, Hyperparameters, ParametrizationConfig, TrainingConfig
 from mudit.tuning import ModelConfig, SamplingConfig, SearchConfig, StudyConfig, TaskConfig
 
+_VAE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 _SOURCES = {
     "model.architecture": "[U-ViT] code",
     "model.depth": "[U-ViT] code: U-ViT-H/2's",
@@ -43,6 +44,7 @@ _SOURCES = {
     "hps.warmup_steps": "[U-ViT] code",
     "training.schedule.kind": "[U-ViT] code",
     "training.label_dropout": "[U-ViT] code: H's; L has 0.15",
+    "training.accumulation": "Assumption: 128 of the target's images at a time",
     "training.ema_decay": "[U-ViT] code",
     "training.precision": "Assumption: bf16; differs from [U-ViT] code, which has fp16",
     "training.device": "Assumption: a run of this size without a GPU is a mistake",
@@ -58,7 +60,7 @@ _SOURCES = {
 }
 
 
-def uvit_imagenet256(data: str = "data/imagenet256") -> Recipe:
+def uvit_imagenet256(data: str = "data/imagenet256-sd") -> Recipe:
     """U-ViT-μP on ImageNet: five learning rates at width 288, the best carried to U-ViT-H/2.
 
     Args:
@@ -77,6 +79,7 @@ def uvit_imagenet256(data: str = "data/imagenet256") -> Recipe:
         ),
         training=TrainingConfig(
             label_dropout=0.1,
+            accumulation=8,
             ema_decay=0.9999,
             precision="bf16",
             device="cuda",
@@ -114,12 +117,12 @@ def uvit_imagenet256(data: str = "data/imagenet256") -> Recipe:
             parametrization=dataclasses.replace(study.parametrization, parametrization="sp"),
             hps=dataclasses.replace(study.hps, lr=2e-4),  # [U-ViT] code
         ),
-        prepare=imagenet_latents(data),
+        prepare=imagenet_latents(data, _VAE),
         time=("not known: nobody has run it",),
         licences=(
             IMAGENET,
             Licence(
-                of="the VAE of Stable Diffusion 1",
+                of=f"{_VAE}, the VAE of Stable Diffusion 1",
                 terms="CreativeML OpenRAIL-M",
                 source="its model card",
             ),
@@ -132,6 +135,8 @@ def uvit_imagenet256(data: str = "data/imagenet256") -> Recipe:
         ),
         notes=(
             "The baseline is U-ViT-H/2 as its authors train it, under sp: lr 2e-4.",
-            "Its latents are those of Stable Diffusion's own VAE, scaled by 0.18215.",
+            "Its latents are those of Stable Diffusion's own VAE, scaled by 0.18215; "
+            "DiT's are of another.",
+            one_device(501e6),
         ),
     )

@@ -146,7 +146,8 @@ def _task_table(contents: StudyContents) -> Html:
 
 
 def _mean_spent(runs: Sequence[TrialCurve]) -> tuple[float, float]:
-    """FLOPs and seconds of a run, in the mean."""
+    """FLOPs and seconds of a run that took all its steps, in the mean."""
+    runs = [run for run in runs if run.record.status == "complete"]
     flops = sum(run.record.train_flops for run in runs)
     return flops / len(runs), sum(run.record.seconds for run in runs) / len(runs)
 

@@ -11,8 +11,8 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -105,7 +105,8 @@ def train(
     Raises:
         ConfigMismatchError: The folder belongs to another config.
         DataError: The data are missing, damaged, or not those that the config names.
-        EnvironmentFailure: The folder cannot be written or a checkpoint cannot be read.
+        EnvironmentFailure: The folder cannot be written, a checkpoint cannot be read, or the
+            device's memory does not suffice.
         FolderBusyError: Another process is at work in the folder.
         Interrupted: `should_stop` said so; all is saved.
     """
@@ -115,20 +116,36 @@ def train(
         paused = finished if until is None else rung_file(folder, until)
         if not finished.exists() and not paused.exists():
             torch.set_num_threads(config.threads)
-            run = _Run.start(config, folder)
-            try:
-                end = run.loop(
-                    on_progress or (lambda step, loss: None), should_stop, prune, until=until
-                )
-                record = run.finish(end, key=key, role=role)
-            finally:
-                run.close()
+            with _memory_explained(config):
+                run = _Run.start(config, folder)
+                try:
+                    end = run.loop(
+                        on_progress or (lambda step, loss: None), should_stop, prune, until=until
+                    )
+                    record = run.finish(end, key=key, role=role)
+                finally:
+                    run.close()
             here = paused if end == _End("pruned", until or 0) else finished
             write_text(here, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
         if not finished.exists():
             return read_trial(paused)
         drop_checkpoints(folder)
         return read_trial(finished)
+
+
+@contextmanager
+def _memory_explained(config: RunConfig) -> Iterator[None]:
+    """A device whose memory does not suffice as an error that says what would."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        parts = config.training.accumulation
+        raise EnvironmentFailure(
+            f"width {config.model.width} with {config.batch_size // parts} images at a time does "
+            f"not fit into the device's memory ({str(error).partition('. ')[0]}). Raise "
+            f"training.accumulation, now {parts}, or set training.activation_checkpointing; in a "
+            "new folder."
+        ) from None
 
 
 def rung_file(folder: Path, step: int) -> Path:
@@ -232,9 +249,9 @@ def flops_of_step(config: RunConfig) -> float:
 
 
 def parameters_of(config: RunConfig) -> int:
-    """Trainable parameters of what the run trains, a projector included."""
+    """Trainable parameters of the run's model, without the projector that is thrown away."""
     with torch.device("meta"):
-        return trainable_parameters(_builder(config)(config.model.width))
+        return trainable_parameters(builder(config.model)(config.model.width))
 
 
 def _builder(config: RunConfig) -> Callable[[int], nn.Module]:

@@ -23,7 +23,7 @@ from mudit.data import (
     stored_tokens,
     text_facts,
 )
-from mudit.diffusion import ObjectiveConfig, resolve_method
+from mudit.diffusion import ObjectiveConfig, check_steps
 from mudit.errors import UsageError
 from mudit.evaluation import SamplerConfig
 from mudit.models import ModelConfig as CompleteModelConfig
@@ -306,12 +306,9 @@ class StudyConfig(ExperimentConfig):
                 f"search.method is {method}, but search.trials is {trials}: say how many points to "
                 "try, e.g. --search.trials 20."
             )
-        resolve_method(self.sampling.method, self.objective)
-        if self.objective.kind != "flow" and self.sampling.steps > self.objective.num_timesteps:
-            raise UsageError(
-                f"sampling.steps is {self.sampling.steps}, expected at most "
-                f"objective.num_timesteps = {self.objective.num_timesteps}."
-            )
+        check_steps(
+            self.sampling.steps, self.sampling.method, self.objective, name="sampling.steps"
+        )
         self.search.pruning.rungs(self.proxy.steps)
         if lost := set(self.search.finals.factors) - {*self.search.space, *self.hps.flat()}:
             raise UsageError(

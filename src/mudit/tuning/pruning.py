@@ -73,6 +73,25 @@ class PruningConfig:
             rung *= self.reduction_factor
         return tuple(found)
 
+    def most_steps(self, trials: int, steps: int) -> int:
+        """Steps of all trials together, of so many steps each, if none diverges.
+
+        With `halving`, where a rung's best go on and no others, just as many; else at most.
+        """
+        if self.method != "halving":
+            return trials * steps
+        total, before = 0, 0
+        for rung in (*self.rungs(steps), steps):
+            total += trials * (rung - before)
+            trials, before = max(1, trials // self.reduction_factor), rung
+        return total
+
+    def least_steps(self, trials: int, steps: int) -> int:
+        """The same, at least."""
+        if self.method == "halving":
+            return self.most_steps(trials, steps)
+        return steps + (trials - 1) * [*self.rungs(steps), steps][0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:

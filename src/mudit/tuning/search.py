@@ -40,7 +40,8 @@ class Spending(NamedTuple):
 
     Attributes:
         so_far: Of the trials that have ended, whichever command trained them.
-        most: Of all, if those that have not ended take all of their steps.
+        most: Of all, if those that have not ended take all of their steps, or those that halving
+            leaves them.
     """
 
     so_far: float
@@ -332,6 +333,9 @@ def spending(
         spent += read_trial(paused[-1]).train_flops if paused else 0.0
         most += each
     most += each * (config.trials - len(jobs))
+    # Fewer than what is left in full where the rule says how many go on.
+    promised = flops_of_step(run) * config.search.pruning.most_steps(config.trials, run.steps)
+    most = max(spent, min(most, promised))
     of_final = flops_of_step(run) * config.search.finals.steps
     if finals is None:
         return Spending(spent, most + of_final * config.search.finals.most_runs)

@@ -45,7 +45,7 @@ from mudit.training import (
 )
 from mudit.training.config import RunConfig
 from mudit.tuning.config import StudyConfig, TaskConfig, resolved, run_config
-from mudit.tuning.finals import final_jobs, final_task, run_finals
+from mudit.tuning.finals import final_jobs, run_finals
 from mudit.tuning.listener import Listener, Silent
 from mudit.tuning.pool import Job, stop_on_interrupt
 from mudit.tuning.queue import open_cluster, run_alone
@@ -80,10 +80,11 @@ class StudyCost:
         config: The complete config.
         trials: Trials of the search.
         finals: Longer runs of the best points, at most.
-        proxy_parameters: Trainable parameters of the proxy, a projector included.
+        proxy_parameters: Trainable parameters of the proxy, without a projector.
         target_parameters: The same of the target.
-        search_flops: FLOPs of the search, if no trial is ended early, and of the finals.
-        least_flops: FLOPs of the same, if all but one are ended at the first rung.
+        search_flops: FLOPs of the search and of the finals: of halving, which ends just so many
+            trials early; with another method if none is.
+        least_flops: FLOPs of the same, if all that may be are ended at the first rung.
         target_flops: FLOPs of the target's training.
         cost_ratio: `search_flops` over one target training, by Eq. (1).
     """
@@ -129,25 +130,27 @@ def study_cost(config: StudyConfig, *, declared: Splits | None = None) -> StudyC
     finals_flops = flops * finals.steps * finals.most_runs
     small, large = parameters_of(trial), parameters_of(target)
 
-    def workload(parameters: int, task: TaskConfig, trials: int = 1) -> Workload:
-        return Workload(
-            parameters=parameters, batch_size=task.batch_size, steps=task.steps, trials=trials
-        )
+    pruning, steps = config.search.pruning, config.proxy.steps
+    most = pruning.most_steps(config.trials, steps)
 
-    searches = [workload(small, config.proxy, config.trials)]
+    def workload(parameters: int, task: TaskConfig, steps: int) -> Workload:
+        return Workload(parameters=parameters, batch_size=task.batch_size, steps=steps)
+
+    searches = [workload(small, config.proxy, most)]
     if finals.most_runs:
-        searches.append(workload(small, final_task(config), finals.most_runs))
+        searches.append(workload(small, config.proxy, finals.steps * finals.most_runs))
     return StudyCost(
         config=config,
         trials=config.trials,
         finals=finals.most_runs,
         proxy_parameters=small,
         target_parameters=large,
-        search_flops=flops * trial.steps * config.trials + finals_flops,
-        least_flops=flops * (trial.steps + [*trial.rungs, trial.steps][0] * (config.trials - 1))
-        + finals_flops,
+        search_flops=flops * most + finals_flops,
+        least_flops=flops * pruning.least_steps(config.trials, steps) + finals_flops,
         target_flops=flops_of_step(target) * target.steps,
-        cost_ratio=grouped_cost_ratio(searches, workload(large, config.target)),
+        cost_ratio=grouped_cost_ratio(
+            searches, workload(large, config.target, config.target.steps)
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,20 @@ def test_a_vae_that_cannot_be_had_is_explained(tmp_path, monkeypatch) -> None:
         open_autoencoder("nobody/none")
     with pytest.raises(DataError, match="holds no AutoencoderKL that diffusers can load"):
         open_autoencoder(str(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument:UserWarning")
+@pytest.mark.parametrize("inside", ["", "vae"])
+def test_a_vae_is_had_from_the_hub(made, tmp_path, monkeypatch, inside: str) -> None:
+    """As downloaded before: of a VAE of its own, and of a pipeline."""
+    commit, repo = "a" * 40, tmp_path / "models--somebody--something"
+    shutil.copytree(made["vae"], repo / "snapshots" / commit / inside, dirs_exist_ok=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    found = open_autoencoder("somebody/something")
+    assert found.hash == open_autoencoder(made["vae"]).hash
 
 
 def test_other_captions_beside_the_latents_are_noticed(made, tmp_path) -> None:

@@ -83,6 +83,14 @@ def test_a_real_sentence_encoder_gives_what_transformers_gives(minilm) -> None:
         torch.testing.assert_close(found.pooled[row], alone.mean(dim=0), atol=1e-4, rtol=1e-3)
 
 
+def test_no_foreign_bar_shows_among_a_studys_lines(minilm, capfd) -> None:
+    from transformers.utils import logging
+
+    open_text_encoder(f"hf:{minilm}").encode(["a red apple"], tokens=5)
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled(), "left as it was"
+
+
 def test_it_knows_what_words_mean(minilm) -> None:
     encoder = open_text_encoder(f"hf:{minilm}")
     pooled = encoder.encode(["a red apple", "a green pear", "a fire engine"], tokens=8).pooled

@@ -17,6 +17,7 @@ from mudit.diffusion import (
     ObjectiveConfig,
     SampleNoise,
     SamplerStep,
+    check_steps,
     make_objective,
     resolve_method,
     sample,
@@ -122,6 +123,26 @@ def test_an_objective_with_other_times_ends_elsewhere(name: str) -> None:
     good = sample(network, x_T, right, **options)
     bad = sample(wrong[name], x_T, right, **options)
     assert float((good - bad).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "vp_sde"])
+@pytest.mark.parametrize("timesteps", [10, 50])
+def test_dpm_solver_takes_one_step_less_than_there_are_timesteps(kind: Any, timesteps: int) -> None:
+    """In as many it would visit one of them twice, and a step of length 0 gives NaN."""
+    config = ObjectiveConfig(kind=kind, num_timesteps=timesteps, learn_sigma=False)
+    objective, x_T = make_objective(config), torch.randn(2, 1, 5)
+
+    def zero(x: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    x = sample(zero, x_T, objective, method="dpm++", sampling_steps=timesteps - 1)
+    assert x.isfinite().all()
+    with pytest.raises(UsageError, match=f"at most {timesteps - 1} "):
+        sample(zero, x_T, objective, method="dpm++", sampling_steps=timesteps)
+    for method, most in (("dpm++", timesteps - 1), ("ddim", timesteps), (None, timesteps)):
+        check_steps(most, method, config, name="steps")  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=f"steps is {most + 1}, expected at most {most} "):
+            check_steps(most + 1, method, config, name="steps")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -435,7 +435,7 @@ def test_what_a_run_cannot_be_asked_for_leaves_nothing_behind(run, texts, tmp_pa
         (captioned, out, {}, UsageError, "no prompts were given: give prompts"),
         (run, out, {"classes": (3,)}, UsageError, "from 0 to 2, got 3"),
         (run, out, {"sampler": SamplerConfig(method="heun")}, UsageError, "does not suit"),
-        (run, out, {"sampler": SamplerConfig(steps=1001)}, UsageError, "at most the 1000"),
+        (run, out, {"sampler": SamplerConfig(steps=1001)}, UsageError, "at most 1000"),
         (tmp_path, out, {}, DataError, "holds no finished run"),
         (run, file, {}, UsageError, "is a file"),
         (run, file / "below", {}, EnvironmentFailure, "could not write"),

@@ -240,7 +240,7 @@ def test_published_costs_are_the_papers() -> None:
     assert f"{100 * mmdit.human_ratio:.1f}" == "2.9"
 
 
-# Trainable parameters of proxy and target without a projector, by closed forms.
+# Trainable parameters of proxy and target, without [REPA]'s projector, by closed forms.
 def _dit(n: int) -> int:
     return 28 * (18 * n**2 + 15 * n) + 3 * n**2 + 1310 * n + 32
 
@@ -273,16 +273,10 @@ PARAMETERS = {
 }
 
 
-def projector(n: int) -> int:
-    """[REPA]: three linear layers with biases, to DINOv2-B's 768."""
-    return (n + 1) * 2048 + 2049 * 2048 + 2049 * 768
-
-
 def sizes_of(name: str) -> list[int]:
     """Of proxy and target, by hand."""
     form, study = PARAMETERS[name][0], recipe_named(name).study
-    extra = projector if name == "mmdit_18b" else lambda n: 0
-    return [form(task.width) + extra(task.width) for task in (study.proxy, study.target)]
+    return [form(task.width) for task in (study.proxy, study.target)]
 
 
 @pytest.mark.parametrize("name", PAPER)

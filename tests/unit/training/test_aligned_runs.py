@@ -20,6 +20,7 @@ from mudit.training import (
     load_trained,
     make_plan,
     open_splits,
+    parameters_of,
     save_encoder,
     train,
 )
@@ -57,6 +58,7 @@ def test_with_weight_zero_the_model_trains_as_without(plain, aligned, tmp_path) 
     beside = train(weighted(aligned, 0), tmp_path / "aligned")
     assert beside.score == alone.score
     assert beside.parameters == alone.parameters, "the projector is not part of the model"
+    assert parameters_of(aligned) == beside.parameters, "foreseen as counted"
     for name in ("model.safetensors", "ema.safetensors"):
         one, other = (load_file(tmp_path / folder / name) for folder in ("plain", "aligned"))
         assert one.keys() == other.keys()

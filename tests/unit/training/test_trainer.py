@@ -45,6 +45,14 @@ def results(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in RESULTS}
 
 
+def test_memory_that_does_not_suffice_is_explained(run, tmp_path) -> None:
+    def full() -> bool:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    with pytest.raises(EnvironmentFailure, match=r"\(CUDA out of memory\).*training.accumulation"):
+        train(run, tmp_path, should_stop=full)
+
+
 @pytest.mark.parametrize("stop_after", [0, 3, 5, 6, 11, 18])
 def test_a_stopped_run_goes_on_to_the_bit(run, tmp_path, stop_after) -> None:
     straight = train(run, tmp_path / "straight")

@@ -13,6 +13,7 @@ import pytest
 
 from mudit.errors import DataError, Interrupted, UsageError
 from mudit.records import StepRecord, TrialRecord, ValidationRecord, read_records, to_line
+from mudit.report.formats import flops
 from mudit.training import open_splits, read_trial
 from mudit.tuning import PruningConfig, SearchConfig, StudyConfig, TaskConfig, preview, transfer
 from mudit.tuning.config import resolved
@@ -106,6 +107,16 @@ def halved(pruned: StudyConfig, tmp_path: Path) -> StudyConfig:
     return dataclasses.replace(pruned, folder=str(tmp_path / "halved"), search=search)
 
 
+class Costs(Silent):
+    """A listener that keeps the costs."""
+
+    def __init__(self) -> None:
+        self.shares: list[tuple[float, float]] = []
+
+    def spent(self, share: float, most: float) -> None:
+        self.shares.append((share, most))
+
+
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize("seed", range(5))
 def test_halving_promotes_the_best_of_all(tmp_path: Path, factor: int, seed: int) -> None:
@@ -135,7 +146,8 @@ def test_halving_promotes_the_best_of_all(tmp_path: Path, factor: int, seed: int
 
 
 def test_a_search_by_halving(halved: StudyConfig, tmp_path: Path) -> None:
-    result = transfer(halved)
+    costs, before = Costs(), preview(halved)
+    result = transfer(halved, listener=costs)
     trials = result.main.trials
     assert sorted(trial.steps_taken for trial in trials) == [2] * 6 + [6] * 2 + [18]
     assert [trial.hps["lr"] for trial in trials] == [2.0**k for k in range(-14, -5)]
@@ -162,6 +174,13 @@ def test_a_search_by_halving(halved: StudyConfig, tmp_path: Path) -> None:
     steps = sum(trial.steps_taken for trial in trials)
     small, large = trials[0].parameters, result.main.target.parameters
     assert result.cost_ratio == pytest.approx(steps * small / (20 * large))
+    # Halving's cost is known before, at every time, and kept to.
+    assert steps == 9 * 2 + 3 * 4 + 12 == halved.search.pruning.most_steps(9, 18)
+    assert before.least_flops == before.search_flops
+    assert before.search_flops / before.target_flops == pytest.approx(result.measured_ratio)
+    assert before.cost_ratio == pytest.approx(result.cost_ratio)
+    for _, most in costs.shares:
+        assert most == pytest.approx(result.measured_ratio)
 
 
 def test_a_halving_that_is_stopped_goes_on(halved: StudyConfig, tmp_path: Path) -> None:
@@ -221,6 +240,10 @@ def test_a_search_that_ends_trials(pruned: StudyConfig, tmp_path: Path) -> None:
     page = result.report.read_text()
     assert f"{len(ended)} ended early" in page
     assert "Upright strokes in the upper band were ended early" in page
+    # A trial's size stands beside what all of its steps cost, not beside the mean of the shortened.
+    row = page.partition("Each trial")[2].partition("</tr>")[0]
+    assert flops(exhaustive.trials[0].train_flops) in row
+    assert flops(sum(trial.train_flops for trial in trials) / 9) not in row
     # Read back from the folder alone.
     again = read_branch(pruned, open_splits(pruned.data), "mup")
     assert again == result.main
@@ -233,16 +256,6 @@ def test_its_cost_before(pruned: StudyConfig) -> None:
     none = dataclasses.replace(pruned.search, pruning=PruningConfig())
     whole = preview(dataclasses.replace(pruned, search=none))
     assert whole.least_flops == whole.search_flops == found.search_flops
-
-
-class Costs(Silent):
-    """A listener that keeps the costs."""
-
-    def __init__(self) -> None:
-        self.shares: list[tuple[float, float]] = []
-
-    def spent(self, share: float, most: float) -> None:
-        self.shares.append((share, most))
 
 
 def test_its_cost_during_and_after(pruned: StudyConfig) -> None:
