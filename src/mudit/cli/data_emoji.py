@@ -34,6 +34,7 @@ def run(argv: Sequence[str]) -> int:
         )
     print(
         f"{drawn.pictures} emoji in {options.out}; the font cannot draw {drawn.skipped} others\n"
-        f"mudit train --data.source captions:{options.out} --data.size {options.size}"
+        f"mudit train --model mmdit --objective.kind flow --data.source captions:{options.out} "
+        f"--data.size {options.size}"
     )
     return 0

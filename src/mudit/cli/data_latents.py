@@ -79,9 +79,10 @@ def run(argv: Sequence[str]) -> int:
             shift=options.shift,
             on_progress=bar.tick,
         )
+    model = " --model mmdit --objective.kind flow" if splits.train.captioned else ""
     print(
         f"{made.rows} images in {options.out}, {made.shards} files written now; latents of "
         f"{options.vae} (hash {made.space.vae_hash[:12]}), (z - {made.space.shift:g}) · "
-        f"{made.space.scale:g}\nmudit train --data.source latents:{options.out}"
+        f"{made.space.scale:g}\nmudit train{model} --data.source latents:{options.out}"
     )
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mudit.cli.parsing import make_parser, parse
 from mudit.cli.progress import CountBar
-from mudit.data import StoredDtype, open_captions_of, open_text_encoder, store_text
+from mudit.data import StoredDtype, has_own_size, open_captions_of, open_text_encoder, store_text
 from mudit.errors import UsageError
 from mudit.training import resolve_device
 
@@ -44,8 +44,10 @@ def run(argv: Sequence[str]) -> int:
     if options.max_tokens < 0:
         raise UsageError(f"--max_tokens is {options.max_tokens}, expected ≥ 0.")
     encoder = open_text_encoder(options.encoder, device=resolve_device(options.device))
-    captions = open_captions_of(options.source, most_skipped=options.most_skipped)
+    captions, skipped = open_captions_of(options.source, most_skipped=options.most_skipped)
     with CountBar("encoding", "captions") as bar:
+        if skipped.count:
+            bar.notice(str(skipped))
         tokens = encoder.sizes(captions, most_tokens=options.max_tokens).tokens
         shards = store_text(
             captions,
@@ -59,9 +61,12 @@ def run(argv: Sequence[str]) -> int:
             on_progress=bar.tick,
         )
     stored = "" if options.dtype == "float32" else f" --text.dtype {options.dtype}"
+    # The images' side, which texts do not say.
+    size = "" if has_own_size(options.source) else " --data.size SIZE"
     print(
         f"{len(captions)} captions and an empty one in {options.out}, {shards} files written now; "
         f"{tokens} tokens at most\nmudit train --model mmdit --objective.kind flow --data.source "
-        f"{options.source} --text.encoder {options.encoder} --text.features {options.out}{stored}"
+        f"{options.source}{size} --text.encoder {options.encoder} --text.features "
+        f"{options.out}{stored}"
     )
     return 0

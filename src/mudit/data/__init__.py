@@ -20,7 +20,7 @@ from mudit.data.latents import (
 )
 from mudit.data.order import batch_indices, check_batch_size, flips, permutation
 from mudit.data.prompts import read_prompts
-from mudit.data.sources import open_captions_of, open_dataset
+from mudit.data.sources import has_own_size, open_captions_of, open_dataset
 from mudit.data.store import is_finished, read_layout
 from mudit.data.stored_text import (
     StoredText,
@@ -71,6 +71,7 @@ __all__ = [
     "encode_captions",
     "encode_latents",
     "flips",
+    "has_own_size",
     "images_of",
     "is_finished",
     "is_stored",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mudit.data.captions import open_captions
-from mudit.data.dataset import Splits
+from mudit.data.dataset import Skipped, Splits
 from mudit.data.digits import open_digits
 from mudit.data.folder import open_folder
 from mudit.data.hub import open_table
@@ -67,11 +67,19 @@ def open_dataset(
     raise UsageError(f"the dataset is {spec!r}; expected {_FORMS}. Correct data.source.")
 
 
-def open_captions_of(spec: str, *, most_skipped: float = 0.01) -> Sequence[str]:
-    """The texts of a data set's labels; no image is read. See `open_dataset`."""
-    has_size = spec == "digits" or spec.partition(":")[0] in ("idx", "latents")
-    splits = open_dataset(spec, size=None if has_size else 1, most_skipped=most_skipped)
-    return captions_of(splits.train)
+def has_own_size(spec: str) -> bool:
+    """Whether the images of a data set have a side of their own, and are not scaled to one."""
+    return spec == "digits" or spec.partition(":")[0] in ("idx", "latents")
+
+
+def open_captions_of(spec: str, *, most_skipped: float = 0.01) -> tuple[Sequence[str], Skipped]:
+    """The texts of a data set's labels, and the rows left out; no image is read.
+
+    See `open_dataset`.
+    """
+    size = None if has_own_size(spec) else 1
+    splits = open_dataset(spec, size=size, most_skipped=most_skipped)
+    return captions_of(splits.train), splits.skipped
 
 
 def _with_size(spec: str, splits: Splits, size: int | None) -> Splits:

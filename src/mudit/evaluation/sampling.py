@@ -174,12 +174,14 @@ def _picture(sources: Sequence[Source], out: Path, job: SampleJob) -> int:
 
 def _npz(source: Source, path: Path, job: SampleJob) -> None:
     """The samples alone; batches lie in a folder beside it until all are there."""
+    work = path.with_name(f"{path.name}.parts")
     if path.exists():
         refuse_other_config(path, open_npz(path).config, source.claim, option=_OPTION)
-        return
-    work = path.with_name(f"{path.name}.parts")
+        if not (work / "config.json").exists():
+            return  # else it was stopped between the two lines below
     with _workplace(work):
-        _draw(source, path, Parts(work), job, claimed=work)
+        if not path.exists():
+            _draw(source, path, Parts(work), job, claimed=work)
     shutil.rmtree(work)
 
 
@@ -301,13 +303,12 @@ def _file(number: int) -> str:
 
 
 def _write_metadata(source: Source, folder: Path) -> None:
-    has_pictures = (folder / "images").is_dir()
-
     def write(aside: Path) -> None:
         with aside.open("w", encoding="utf-8") as lines:
             for number in range(len(source.asked.labels)):
                 row = source.row(number)
-                if has_pictures:
+                # A job that was to write them may have been stopped, and go on without.
+                if (folder / "images" / _file(number)).exists():
                     row["file"] = f"images/{_file(number)}"
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 

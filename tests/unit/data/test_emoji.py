@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,6 +182,15 @@ def test_what_cannot_be_drawn_is_refused(tmp_path) -> None:
         draw_emoji(tmp_path, size=24, font=str(tmp_path / "no.ttf"))
     with pytest.raises(UsageError, match="--size is 4"):
         draw_emoji(tmp_path, size=4)
+
+
+def test_a_font_of_outlines_is_refused(tmp_path) -> None:
+    """DejaVu Sans, which matplotlib ships, has outlines of some emoji and colours of none."""
+    import matplotlib
+
+    font = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    with pytest.raises(DataError, match="draws no emoji in colour"):
+        draw_emoji(tmp_path, size=24, font=str(font))
 
 
 @needs_font

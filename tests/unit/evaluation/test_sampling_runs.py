@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,12 +244,35 @@ def test_files_may_be_had_later_and_a_damaged_part_is_named(run, tmp_path) -> No
     assert len(list((tmp_path / "out/images").iterdir())) == 9
     assert notices == []
     half = SampleJob(batch_size=4, should_stop=stop_after(3))
+    # Begun with single files, gone on without: only those that are there are named.
+    with pytest.raises(Interrupted):
+        sample_runs([run], tmp_path / "some", asked(), half)
+    sample_runs([run], tmp_path / "some", asked(), SampleJob(files=False))
+    lines = (tmp_path / "some/metadata.jsonl").read_text().splitlines()
+    named = [row["file"] for row in map(json.loads, lines) if "file" in row]
+    assert named == [f"images/{number:06}.png" for number in range(4)]
+    assert all((tmp_path / "some" / name).exists() for name in named)
+    half = SampleJob(batch_size=4, should_stop=stop_after(3))
     with pytest.raises(Interrupted):
         sample_runs([run], tmp_path / "half", asked(), half)
     (part,) = (tmp_path / "half/parts").iterdir()
     part.write_bytes(part.read_bytes()[:150])
     with pytest.raises(DataError, match=f"{part.name} is damaged"):
         sample_runs([run], tmp_path / "half", asked())
+
+
+def test_parts_that_a_kill_left_beside_a_whole_file_go(run, tmp_path) -> None:
+    """Stopped after the last line of the file, and before its parts were removed."""
+    out, parts = tmp_path / "a.npz", tmp_path / "a.npz.parts"
+    with pytest.raises(Interrupted):
+        sample_runs([run], out, asked(), SampleJob(batch_size=4, should_stop=stop_after(3)))
+    shutil.copytree(parts, tmp_path / "kept")
+    sample_runs([run], out, asked())
+    whole = out.read_bytes()
+    (tmp_path / "kept").rename(parts)
+    sample_runs([run], out, asked())
+    assert not parts.exists()
+    assert out.read_bytes() == whole
 
 
 def _peak_kb() -> int:
