@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 
 from mudit.errors import DataError, EnvironmentFailure, UsageError
@@ -31,7 +30,6 @@ LIST = "captions.jsonl"
 _STRIKE = 109  # pixels: the one size of Noto's bitmaps
 _CELL = 144  # pixels: a glyph of that size is 136 wide and 128 high
 _CANVAS = 3 * _STRIKE
-_INK = (1, 254, 3)  # of glyphs without colours, which no bitmap has all over
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _ZWJ, _VS16 = "\u200d", "\ufe0f"
 _GENDERS_AND_DIRECTIONS = ("\u2640", "\u2642", "\u27a1")
@@ -271,17 +269,23 @@ def _drawn(face: ImageFont.FreeTypeFont, text: str) -> Image.Image | None:
     left, top, right, bottom = face.getbbox(text)
     if right - left > 1.5 * face.getbbox("\U0001f600")[2]:
         return None  # a sequence that the font has no picture for
-    canvas = Image.new("RGBA", (_CANVAS, _CANVAS), (255, 255, 255, 0))
     # The middle of the glyph's box comes to the middle.
     place = ((_CANVAS - left - right) / 2, (_CANVAS - top - bottom) / 2)
-    ImageDraw.Draw(canvas).text(place, text, font=face, fill=_INK, embedded_color=True)
+    canvas, other = (_written(face, text, place, ink) for ink in ("black", "white"))
     if canvas.getchannel("A").getbbox() is None:
         return None
-    pixels = np.asarray(canvas)
-    if (pixels[pixels[..., 3] > 0, :3] == _INK).all():
-        return None  # an outline, which has no colour of its own
+    if canvas.tobytes() != other.tobytes():
+        return None  # an outline, which has the ink's colour and none of its own
     margin = (_CANVAS - _CELL) // 2
     return canvas.crop((margin, margin, margin + _CELL, margin + _CELL))
+
+
+def _written(
+    face: ImageFont.FreeTypeFont, text: str, place: tuple[float, float], ink: str
+) -> Image.Image:
+    canvas = Image.new("RGBA", (_CANVAS, _CANVAS), (255, 255, 255, 0))
+    ImageDraw.Draw(canvas).text(place, text, font=face, fill=ink, embedded_color=True)
+    return canvas
 
 
 def _same(one: Image.Image, other: Image.Image) -> bool:
