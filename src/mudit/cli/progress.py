@@ -93,7 +93,8 @@ class Terminal(_Bars):
         if (task := self._tasks.pop(record.key, None)) is not None:
             self._progress.remove_task(task)
         if record.status == "pruned":
-            result = f"ended early, after step {record.pruned_step}"
+            # For good, or until halving knows who goes on: that takes all of a rung's trials.
+            result = f"stopped after step {record.pruned_step}"
         elif record.score is None:
             result = f"diverged at step {record.diverged_step}"
         else:

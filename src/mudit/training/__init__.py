@@ -24,7 +24,7 @@ from mudit.training.config import (
 )
 from mudit.training.flops import step_flops, trainable_parameters
 from mudit.training.hyperparameters import Hyperparameters, check_name, check_value
-from mudit.training.randomness import generator, stream_seed
+from mudit.training.randomness import cpu_threads, generator, stream_seed
 from mudit.training.schedule import ScheduleConfig, lr_factor
 from mudit.training.trained import (
     Trained,
@@ -65,6 +65,7 @@ __all__ = [
     "check_name",
     "check_value",
     "claim_folder",
+    "cpu_threads",
     "disk_errors",
     "end_paused",
     "exclusive",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -27,3 +29,14 @@ def stream_seed(seed: int, purpose: Purpose, step: int = 0) -> int:
 def generator(seed: int, purpose: Purpose, step: int = 0) -> torch.Generator:
     """A CPU generator for one stream. Draws are made on the CPU so that devices see the same."""
     return torch.Generator().manual_seed(stream_seed(seed, purpose, step))
+
+
+@contextlib.contextmanager
+def cpu_threads(number: int) -> Iterator[None]:
+    """So many CPU threads inside: the last bits of floating point depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -27,7 +27,6 @@ scales and gates are the tensors of a module that returns a tuple.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -38,12 +37,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from mudit.errors import UsageError
 from mudit.parametrization import Plan
 from mudit.program import Build
 from mudit.records import Finding, finite
+from mudit.training import cpu_threads
 from mudit.tuning.check_rows import (
     BOUND,
     CONTROL_SLOPE,
@@ -199,7 +198,7 @@ def coordinate_check(
     }
     runner = _Runner(build, plan, widths, on_progress)
     runner.total = len(widths) * (len(numbers) + (min(_CONTROL_SEEDS, len(numbers)) * control))
-    with _cpu_threads(threads):
+    with cpu_threads(threads):
         table = runner.run(plan, trainings)
     settings = CheckSettings(
         widths=widths,
@@ -217,21 +216,11 @@ def coordinate_check(
             early, prepare=default_prepare, optimizer=own, scheduler=None
         )
         few = numbers[:_CONTROL_SEEDS]
-        with _cpu_threads(threads):
+        with cpu_threads(threads):
             measured = runner.run(_sp(plan), dict.fromkeys(few, standard))
         theirs = dataclasses.replace(settings, seeds=few, late_seeds=(), late_steps=None)
         baseline = control_result(measured, plan, theirs)
     return _judged(table, plan, baseline, unused=tuple(unused), settings=settings)
-
-
-@contextlib.contextmanager
-def _cpu_threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _require(

@@ -32,6 +32,7 @@ from mudit.training import (
     are_stored,
     check_encoder,
     claim_folder,
+    cpu_threads,
     exclusive,
     read_config,
     read_trial,
@@ -251,7 +252,9 @@ def prepare_encoder(
         return
     with exclusive(path.parent, wait_seconds=math.inf, should_stop=should_stop):
         if not path.exists():  # another command has trained it meanwhile
-            save_encoder(images_of(splits.train), path, seed=config.seed)
+            # As trials: with another number, other bits of it would let other trials win.
+            with cpu_threads(1):
+                save_encoder(images_of(splits.train), path, seed=config.seed)
 
 
 def prepare_text(
