@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import stat
@@ -11,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from mudit.data.captioned import Malformed, Row, captioned_splits
+from mudit.data.csv_rows import csv_rows
 from mudit.data.dataset import Splits
 from mudit.data.images import EXTENSIONS
 from mudit.data.tars import CAPTION_KEYS, after_last_dot, caption_in, tar_rows
@@ -151,23 +151,14 @@ def _jsonl(path: Path) -> _Rows:
 def _csv(path: Path) -> _Rows:
     # Bytes that are no UTF-8 stay: they may be part of a file's name.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        reader = csv.DictReader(lines)
-        try:
-            columns = reader.fieldnames or ()
-        except csv.Error:
-            columns = ()
+        rows = csv_rows(lines)
+        _, first = next(rows, (1, ""))
+        columns = () if isinstance(first, str) else tuple(first)
         if not (set(columns) & set(_FILE_KEYS) and set(columns) & set(CAPTION_KEYS)):
             raise DataError(
                 f"the first line of {path} has the columns {', '.join(columns) or 'none'}; "
                 f"expected one of {', '.join(_FILE_KEYS)} and one of {', '.join(CAPTION_KEYS)}, "
                 "separated by commas. Add it."
             )
-        while True:
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                yield f"line {reader.line_num + 1}", f"no CSV ({error})"  # not counted yet
-                continue
-            if row is None:
-                return
-            yield f"line {reader.line_num}", row
+        for number, row in rows:
+            yield f"line {number}", row

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mudit.data.csv_rows import csv_rows
 from mudit.errors import DataError
 
 # The columns of a JSONL or CSV file that hold the text, the first that is there.
@@ -73,22 +73,20 @@ def _jsonl(text: str, path: Path) -> Iterator[str]:
 
 
 def _csv(text: str, path: Path) -> Iterator[str]:
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        if not set(rows.fieldnames or ()) & set(PROMPT_KEYS):
-            shown = ", ".join(rows.fieldnames or ()) or "none"
-            raise DataError(
-                f"the first line of {path} has the columns {shown}; expected one of "
-                f"{', '.join(PROMPT_KEYS)}. Add it; or name the file .txt for a prompt a line."
-            )
-        for row in rows:
-            yield _text_in(row) or ""
-    except csv.Error as error:
+    rows = csv_rows(io.StringIO(text, newline=""))
+    _, first = next(rows, (1, ""))
+    columns = () if isinstance(first, str) else tuple(first)
+    if not set(columns) & set(PROMPT_KEYS):
         raise DataError(
-            f"{path}, line {rows.line_num + 1}: no CSV ({error}). Correct it."
-        ) from None
+            f"the first line of {path} has the columns {', '.join(columns) or 'none'}; expected "
+            f"one of {', '.join(PROMPT_KEYS)}. Add it; or name the file .txt for a prompt a line."
+        )
+    for number, row in rows:
+        if isinstance(row, str):
+            raise DataError(f"{path}, line {number}: {row}.")
+        yield _text_in(row) or ""
 
 
-def _text_in(row: dict[str, object]) -> str | None:
+def _text_in(row: Mapping[str, object]) -> str | None:
     found = next((row[key] for key in PROMPT_KEYS if key in row), None)
     return found if isinstance(found, str) else None

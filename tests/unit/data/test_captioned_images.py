@@ -262,6 +262,29 @@ def test_a_csv_may_have_quotes_and_line_ends_and_names_its_bad_rows(tmp_path) ->
     assert all(words in told for words in ("line 14: no caption", "line 15: no CSV", "line 16: "))
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('"a red square', "no CSV (unexpected end of data)"),
+        ("a red square, and more", "more fields (3) than columns (2)"),
+        (r'"a \"red\" square"', "no CSV"),
+        (r'"a square, \"red\""', "no CSV"),
+        (r'"a red square of 5\""', "no CSV"),
+    ],
+)
+def test_a_bad_line_of_a_csv_costs_no_other_and_is_told(tmp_path, text, words) -> None:
+    folder = write_folder(tmp_path / "set")
+    (folder / "captions.jsonl").unlink()
+    rows = [f"{colour}{n}.png,a {colour} square" for n in range(4) for colour in COLOURS]
+    rows[8] = f"{rows[8].partition(',')[0]},{text}"
+    (folder / "captions.csv").write_text("\n".join(["file,caption", *rows, ""]))
+    splits = open_dataset(f"captions:{folder}", size=8, most_skipped=0.05)
+    assert splits.train.num_samples + splits.validation.num_samples == 23
+    assert splits.skipped.count == 1
+    assert splits.skipped.examples[0].startswith("captions.csv, line 10: " + words)
+    assert seen(splits) == EXPECTED
+
+
 @pytest.mark.parametrize("header", ["", "file,label", "caption", "file;caption", "\x00"])
 def test_a_csv_without_captions_is_refused_at_once(tmp_path, header) -> None:
     folder = write_folder(tmp_path / "set")

@@ -41,6 +41,12 @@ def test_prompts_are_read_in_order_and_blank_ones_passed_over(tmp_path, name, co
         ("a.csv", "file,words\na,b\n", "columns file, words; expected one of prompt"),
         ("a.csv", 'prompt\n"a" cat\n', "line 2: no CSV"),
         ("a.csv", "", "columns none"),
+        (
+            "a.csv",
+            "prompt\na bird\na cat, a dog\n",
+            r"line 3: more fields \(2\) than columns \(1\)",
+        ),
+        ("a.csv", 'prompt\na bird\n"a cat\na dog\n', "line 3: no CSV .*close each quote"),
     ],
 )
 def test_a_broken_file_is_one_clear_error(tmp_path, name, content, words) -> None:
