@@ -28,9 +28,10 @@ def open_captions(path: str, *, size: int | None, flip: bool, most_skipped: floa
 
     A folder holds one of `captions.jsonl`, `metadata.jsonl`, `captions.csv` and `metadata.csv`,
     with the columns `file` (or `file_name`, `image`), relative to the folder, and `caption` (or
-    `text`); rows with the same text in a column `group` stay on one side of the split. Without a
-    list the folder's tar files are read, where each image has a text of the same name beside it:
-    SA-1B's layout. Images are not opened: one that is damaged is named when a batch asks for it.
+    `text`); rows with the same text or whole number in a column `group` stay on one side of the
+    split. Without a list the folder's tar files are read, where each image has a text of the same
+    name beside it: SA-1B's layout. Images are not opened: one that is damaged is named when a batch
+    asks for it.
 
     Args:
         path: The folder, or one tar file.
@@ -126,7 +127,11 @@ def _row(top: str, file: str, row: Mapping[str, object]) -> Row | str:
         return f"{file} is no plain file"
     if not facts.st_size:
         return f"{file} is empty"
-    return Row(file, "", 0, facts.st_size, caption_in(row), caption_in(row, ("group",)))
+    group = row.get("group")
+    if isinstance(group, bool) or not isinstance(group, str | int | None):
+        return f"the group {group!r} is neither a text nor a whole number"
+    text = "" if group is None else str(group).strip()
+    return Row(file, "", 0, facts.st_size, caption_in(row), text)
 
 
 @lru_cache(maxsize=4096)
