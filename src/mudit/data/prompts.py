@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mudit.data.csv_rows import csv_rows
-from mudit.errors import DataError
+from mudit.data.strings import is_unicode
+from mudit.errors import DataError, UsageError
 
 # The columns of a JSONL or CSV file that hold the text, the first that is there.
 PROMPT_KEYS = ("prompt", "caption", "text")
+
+_NO_TEXT = (
+    "not Unicode: half of a character (a surrogate) stands alone. Write it whole, or take it out."
+)
+
+
+def check_prompts(prompts: Iterable[str]) -> None:
+    """Refuse what no encoder of text takes.
+
+    Raises:
+        UsageError: One is not Unicode.
+    """
+    for number, prompt in enumerate(prompts, start=1):
+        if not is_unicode(prompt):
+            raise UsageError(f"prompt {number}, {prompt!r}, is {_NO_TEXT}")
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
@@ -22,7 +38,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
             other: a prompt a line. UTF-8.
 
     Raises:
-        DataError: There is no such file, it cannot be read, or it holds no prompts.
+        DataError: There is no such file, it cannot be read, holds no prompts, or has a line that
+            is none.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -69,6 +86,8 @@ def _jsonl(text: str, path: Path) -> Iterator[str]:
                 f"{path}, line {number}: no prompt in it; expected a string, or an object with a "
                 f'text under one of {", ".join(PROMPT_KEYS)}: {{"prompt": "a red apple"}}.'
             )
+        if not is_unicode(found):
+            raise DataError(f"{path}, line {number}: the prompt {found!r} is {_NO_TEXT}")
         yield found
 
 

@@ -37,6 +37,11 @@ def test_prompts_are_read_in_order_and_blank_ones_passed_over(tmp_path, name, co
         ("a.txt", b"a caf\xe9\n", "not UTF-8: byte 5"),
         ("a.jsonl", '"a"\n{"prompt": \n', "line 2: no JSON"),
         ("a.jsonl", '{"prompt": 3}\n', "line 1: no prompt in it"),
+        (
+            "a.jsonl",
+            '"a"\n{"prompt": "b \\ud800"}\n',
+            r"line 2: the prompt 'b \\ud800' is not Unicode",
+        ),
         ("a.jsonl", '["a"]\n', "line 1: no prompt in it"),
         ("a.csv", "file,words\na,b\n", "columns file, words; expected one of prompt"),
         ("a.csv", 'prompt\n"a" cat\n', "line 2: no CSV"),
