@@ -23,7 +23,7 @@ CAPTION_KEYS = ("caption", "text")
 
 _TEXTS = (".txt", ".caption", ".json")  # the first that has a caption counts
 _LONGEST = 1 << 24  # bytes of a text; SA-1B's with all masks have some 100,000
-_VERSION = 1  # of the kept index
+_VERSION = 2  # of the kept index
 
 
 class _Member(NamedTuple):
@@ -85,7 +85,7 @@ def tar_rows(
         path = root / file
         try:
             kept = _index_path(path, split_name)
-            if kept.exists():
+            if _is_whole(kept):
                 yield from _kept(kept, file)
             else:
                 yield from _keeping(kept, _samples(path, file, split_name))
@@ -223,34 +223,59 @@ def _index_path(path: Path, split_name: Callable[[str], tuple[str, str]]) -> Pat
 def _keeping(kept: Path, rows: Iterator[Row | Malformed]) -> Iterator[Row | Malformed]:
     """`rows`, written aside on the way; a cache that cannot be written is done without."""
     aside = kept.with_name(f".{kept.name}.{os.getpid()}")
+    digest = hashlib.sha256()
     with contextlib.ExitStack() as stack:
-        lines: IO[str] | None = None
+        lines: IO[bytes] | None = None
         with contextlib.suppress(OSError):
             kept.parent.mkdir(parents=True, exist_ok=True)
-            stack.callback(aside.unlink, missing_ok=True)
-            lines = stack.enter_context(aside.open("w", encoding="ascii"))
+            stack.callback(_gone, aside)
+            lines = aside.open("wb")
+            stack.callback(_closed, lines)
         for row in rows:
             if lines is not None:
-                facts = row[1:5] if isinstance(row, Row) else row
+                line = json.dumps(row[1:5] if isinstance(row, Row) else row).encode() + b"\n"
+                digest.update(line)
                 try:
-                    lines.write(json.dumps(facts) + "\n")
+                    lines.write(line)
                 except OSError:
                     lines = None
             yield row
         if lines is not None:
             with contextlib.suppress(OSError):
+                lines.write(_end(digest))
                 lines.flush()
+                os.fsync(lines.fileno())
                 aside.replace(kept)
 
 
+def _gone(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _closed(file: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # a full disk's, once more
+        file.close()
+
+
+def _end(digest: hashlib._Hash) -> bytes:
+    """An index's last line: what is before it is whole."""
+    return f"{digest.hexdigest()}\n".encode()
+
+
+def _is_whole(kept: Path) -> bool:
+    """Whether there is an index of which nothing is lost or changed; else the tar is read again."""
+    digest, last = hashlib.sha256(), b""
+    with contextlib.suppress(OSError), kept.open("rb") as lines:
+        for line in lines:
+            digest.update(last)
+            last = line
+    return last == _end(digest)
+
+
 def _kept(kept: Path, file: str) -> Iterator[Row | Malformed]:
-    try:
-        with kept.open(encoding="ascii") as lines:
-            for line in lines:
+    with kept.open("rb") as lines:
+        for line in lines:
+            if line.startswith(b"["):  # not the last
                 facts = json.loads(line)
                 yield Row(file, *facts) if len(facts) == 4 else Malformed(*facts)
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"the index {kept} of a tar file is damaged ({error}); expected what mudit wrote. "
-            "Delete it, and it is made again."
-        ) from error

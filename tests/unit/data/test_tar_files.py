@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tarfile
@@ -260,13 +261,39 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     assert numbers(opened(write_tar(tmp_path / "a.tar", samples()))) == EXPECTED
 
 
-def test_a_damaged_index_is_named(tmp_path, cache):
+def test_a_disk_that_is_full_is_done_without(tmp_path, cache):
+    path = write_tar(tmp_path / "a.tar", samples())
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        splits = opened(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert numbers(splits) == EXPECTED
+    assert not list((cache / "indices").iterdir())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [],
+        lambda lines: lines[:-1],  # no end
+        lambda lines: lines[:3],
+        lambda lines: [*lines[:2], lines[2][:5]],
+        lambda lines: lines[:2] + lines[3:],  # a row is lost
+        lambda lines: lines[-1:],
+        lambda lines: [lines[0].replace("number 0", "number 7"), *lines[1:]],
+    ],
+)
+def test_an_index_that_is_not_whole_is_made_again(tmp_path, cache, damage):
     path = write_tar(tmp_path / "a.tar", samples())
     opened(path)
     (index,) = (cache / "indices").iterdir()
-    index.write_text(index.read_text()[:-20])
-    with pytest.raises(DataError, match=rf"{index.name}.*Delete it"):
-        opened(path)
+    whole = index.read_text()
+    assert len(whole.splitlines()) == COUNT + 1
+    index.write_text("".join(damage(whole.splitlines(keepends=True))))
+    assert numbers(opened(path)) == EXPECTED
+    assert index.read_text() == whole
 
 
 # --- patterns and URLs ----------------------------------------------------------------------------
