@@ -171,25 +171,50 @@ def _first(parts: _Parts, endings: tuple[str, ...]) -> _Member | None:
 
 
 def _members(path: Path, file: str) -> Iterator[_Member | Malformed]:
-    with path.open("rb") as content, tarfile.open(fileobj=content, mode="r:") as tar:
-        while (member := tar.next()) is not None:
-            vars(tar)["members"].clear()  # tarfile keeps them all, at 1 kB each
-            pure = PurePosixPath(member.name)
-            if member.isdir() or pure.name.startswith((".", "__")):
-                continue
-            where = f"{file}, member {member.name}"
-            if pure.is_absolute() or ".." in pure.parts:
-                yield Malformed(where, "a name that leaves its folder")
-            elif not member.isreg() or member.issparse():
-                yield Malformed(where, "no plain file (a link, a device or one with holes)")
-            elif pure.suffix.lower() in EXTENSIONS:
-                yield _Member(member.name, member.offset_data, member.size)
-            elif pure.suffix.lower() in _TEXTS:
-                yield _text(tar, member)
-        # tarfile takes a damaged header for the end.
-        content.seek(tar.offset)
-        if content.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise ValueError(f"it is damaged or breaks off at byte {tar.offset}")
+    """Of all tars in the file: some are joined by `cat`, each with an end of its own.
+
+    tarfile's `ignore_zeros` would pass over damaged headers, too.
+    """
+    with path.open("rb") as content:
+        start: int | None = 0
+        while start is not None:
+            content.seek(start)
+            with tarfile.open(fileobj=content, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    vars(tar)["members"].clear()  # tarfile keeps them all, at 1 kB each
+                    if (found := _member(tar, member, file)) is not None:
+                        yield found
+                start = _behind_the_end(content, tar.offset)
+
+
+def _behind_the_end(content: IO[bytes], end: int) -> int | None:
+    """Where the next tar begins, if one does: behind the zeros that end this one.
+
+    Raises:
+        ValueError: There are none: tarfile takes a damaged header for the end.
+    """
+    content.seek(end)
+    if content.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise ValueError(f"it is damaged or breaks off at byte {end}")
+    while block := content.read(tarfile.BLOCKSIZE):
+        if block.strip(b"\0"):
+            return content.tell() - len(block)
+    return None
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: str) -> _Member | Malformed | None:
+    """What a sample may be made of, or what is wrong with it; None: something else."""
+    pure = PurePosixPath(member.name)
+    if member.isdir() or pure.name.startswith((".", "__")):
+        return None
+    where = f"{file}, member {member.name}"
+    if pure.is_absolute() or ".." in pure.parts:
+        return Malformed(where, "a name that leaves its folder")
+    if not member.isreg() or member.issparse():
+        return Malformed(where, "no plain file (a link, a device or one with holes)")
+    if pure.suffix.lower() in EXTENSIONS:
+        return _Member(member.name, member.offset_data, member.size)
+    return _text(tar, member) if pure.suffix.lower() in _TEXTS else None
 
 
 def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:

@@ -186,6 +186,32 @@ def test_a_tar_without_its_last_zeros_is_read(tmp_path):
     assert numbers(opened(path)) == EXPECTED
 
 
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_tars_joined_end_to_end_are_all_read(tmp_path, layout):
+    # cat a.tar b.tar c.tar > all.tar
+    parts = [
+        write_tar(tmp_path / f"part{n}", samples()[4 * n : 4 * n + 4], format=layout).read_bytes()
+        for n in range(3)
+    ]
+    (tmp_path / "all.tar").write_bytes(b"".join(parts))
+    assert numbers(opened(tmp_path / "all.tar")) == EXPECTED
+
+
+def test_what_follows_the_end_and_is_no_tar_is_refused(tmp_path):
+    path = write_tar(tmp_path / "a.tar", samples())
+    content = path.read_bytes()
+    joined = bytearray(2 * content)
+    joined[len(content) + 150] ^= 1  # the checksum of the second tar's first header
+    cut = content + content[:300]
+    zeroed = bytearray(content)
+    zeroed[512 * 2 * 6 : 512 * 2 * 6 + 512] = bytes(512)  # a header that looks like an end
+    end = len(content)
+    for damaged, place in ((joined, end), (cut, end), (content + b"x", end), (zeroed, 6656)):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"a\.tar .*at byte {place}"):
+            opened(path)
+
+
 def test_damage_anywhere_is_an_error_of_ours_or_none(tmp_path):
     content = write_tar(tmp_path / "a.tar", samples(), format=tarfile.PAX_FORMAT).read_bytes()
     rng = np.random.default_rng(0)
