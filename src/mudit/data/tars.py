@@ -135,7 +135,10 @@ def _samples(
         parts[ending.lower()] = member
     yield from _whole(file, key, parts, apart)
     for key, parts in apart.items():
-        yield _sample(file, key, parts)
+        if _first(parts, EXTENSIONS) is None and (left := _unpaired(file, key, parts)):
+            yield from left
+        else:
+            yield _sample(file, key, parts)
 
 
 def _whole(
@@ -148,6 +151,22 @@ def _whole(
         yield _sample(file, key, parts)
     else:
         apart.setdefault(key, {}).update(parts)
+
+
+def _unpaired(file: str, key: str, parts: _Parts) -> list[Malformed]:
+    """Images of a sample that has none, since more of their names is taken for the ending.
+
+    Each is told: with dots in names, all of a tar may look like one sample.
+    """
+    return [
+        Malformed(
+            f"{file}, member {member.name}",
+            f"read as {ending} of the sample {key}: in WebDataset's layout an ending begins at the "
+            "first dot. Rename it, or open the tar files with captions:",
+        )
+        for ending, member in parts.items()
+        if ending.endswith(EXTENSIONS)
+    ]
 
 
 def _sample(file: str, key: str, parts: _Parts) -> Row | Malformed:

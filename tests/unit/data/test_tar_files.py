@@ -106,6 +106,17 @@ def test_dots_in_names_are_read_as_each_layout_has_them(tmp_path):
     assert numbers(opened(path)) == EXPECTED | {f"mask {n}": 0 for n in range(COUNT)}
 
 
+def test_each_image_whose_name_has_a_dot_too_many_is_counted(tmp_path):
+    members = [(f"s.v1.{name}", content) for name, content in samples(40)]
+    path = write_tar(tmp_path / "a.tar", [*samples(), *members])
+    with pytest.raises(DataError, match=r"40 of the 46 rows .*member s\.v1\.0\.png: read as \.v1"):
+        opened(path, "shards", most_skipped=0.8)
+    splits = opened(path, "shards", most_skipped=0.9)
+    assert splits.skipped.count == 40
+    assert numbers(splits) == EXPECTED
+    assert opened(path).skipped.count == 0, "captions: reads names as a file system does"
+
+
 def test_hidden_and_other_members_are_passed_over(tmp_path):
     more = [("._0.png", b"mac"), ("__meta__.json", b"{}"), ("0.cls", b"3"), ("notes.md", b"x")]
     splits = opened(write_tar(tmp_path / "a.tar", samples() + more))
