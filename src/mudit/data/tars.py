@@ -129,7 +129,7 @@ def _samples(
         pure = PurePosixPath(member.name)
         stem, ending = split_name(pure.name)
         name = str(pure.parent / stem)
-        if name != key:
+        if name != key or ending.lower() in parts:  # joined tars may repeat names
             yield from _whole(file, key, parts, apart)
             key, parts = name, {}
         parts[ending.lower()] = member

@@ -208,6 +208,15 @@ def test_tars_joined_end_to_end_are_all_read(tmp_path, layout):
     assert numbers(opened(tmp_path / "all.tar")) == EXPECTED
 
 
+def test_joined_tars_may_repeat_names(tmp_path):
+    parts = [
+        write_tar(tmp_path / f"part{n}", [("0.png", png(n)), ("0.txt", f"number {n}".encode())])
+        for n in range(COUNT)
+    ]
+    (tmp_path / "all.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert numbers(opened(tmp_path / "all.tar")) == EXPECTED
+
+
 def test_what_follows_the_end_and_is_no_tar_is_refused(tmp_path):
     path = write_tar(tmp_path / "a.tar", samples())
     content = path.read_bytes()
