@@ -6,10 +6,7 @@ process of a study opens the data anew. Nothing is ever extracted, so no member 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -17,13 +14,13 @@ from typing import IO, NamedTuple
 
 from mudit.data.captioned import Malformed, Row
 from mudit.data.images import EXTENSIONS
+from mudit.data.tar_index import index_path, is_whole, keeping, kept_rows
 from mudit.errors import DataError
 
 CAPTION_KEYS = ("caption", "text")
 
 _TEXTS = (".txt", ".caption", ".json")  # the first that has a caption counts
 _LONGEST = 1 << 24  # bytes of a text; SA-1B's with all masks have some 100,000
-_VERSION = 2  # of the kept index
 
 
 class _Member(NamedTuple):
@@ -46,11 +43,6 @@ class _Member(NamedTuple):
 
 # What belongs to one sample: its members by their endings.
 _Parts = dict[str, _Member]
-
-
-def cache_folder() -> Path:
-    """What is fetched or worked out once: MUDIT_CACHE, else ~/.cache/mudit."""
-    return Path(os.environ.get("MUDIT_CACHE") or Path.home() / ".cache" / "mudit")
 
 
 def after_first_dot(name: str) -> tuple[str, str]:
@@ -84,11 +76,11 @@ def tar_rows(
     for file in files:
         path = root / file
         try:
-            kept = _index_path(path, split_name)
-            if _is_whole(kept):
-                yield from _kept(kept, file)
+            kept = index_path(path, split_name)
+            if is_whole(kept):
+                yield from kept_rows(kept, file)
             else:
-                yield from _keeping(kept, _samples(path, file, split_name))
+                yield from keeping(kept, _samples(path, file, split_name))
         except (OSError, EOFError, ValueError, tarfile.TarError) as error:
             if isinstance(error, DataError):
                 raise
@@ -251,75 +243,3 @@ def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:
     except (ValueError, RecursionError) as error:
         return _Member(*place, why=f"{member.name} cannot be read ({type(error).__name__})")
     return _Member(*place, caption=caption_in(value) if isinstance(value, dict) else "")
-
-
-# --- the kept index -------------------------------------------------------------------------------
-
-
-def _index_path(path: Path, split_name: Callable[[str], tuple[str, str]]) -> Path:
-    """A changed tar file has another index: its size or time differs."""
-    facts = path.stat()
-    key = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns} {split_name.__name__} {_VERSION}"
-    name = hashlib.sha256(os.fsencode(key)).hexdigest()[:32]
-    return cache_folder() / "indices" / f"{name}.jsonl"
-
-
-def _keeping(kept: Path, rows: Iterator[Row | Malformed]) -> Iterator[Row | Malformed]:
-    """`rows`, written aside on the way; a cache that cannot be written is done without."""
-    aside = kept.with_name(f".{kept.name}.{os.getpid()}")
-    digest = hashlib.sha256()
-    with contextlib.ExitStack() as stack:
-        lines: IO[bytes] | None = None
-        with contextlib.suppress(OSError):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            stack.callback(_gone, aside)
-            lines = aside.open("wb")
-            stack.callback(_closed, lines)
-        for row in rows:
-            if lines is not None:
-                line = json.dumps(row[1:5] if isinstance(row, Row) else row).encode() + b"\n"
-                digest.update(line)
-                try:
-                    lines.write(line)
-                except OSError:
-                    lines = None
-            yield row
-        if lines is not None:
-            with contextlib.suppress(OSError):
-                lines.write(_end(digest))
-                lines.flush()
-                os.fsync(lines.fileno())
-                aside.replace(kept)
-
-
-def _gone(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def _closed(file: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # a full disk's, once more
-        file.close()
-
-
-def _end(digest: hashlib._Hash) -> bytes:
-    """An index's last line: what is before it is whole."""
-    return f"{digest.hexdigest()}\n".encode()
-
-
-def _is_whole(kept: Path) -> bool:
-    """Whether there is an index of which nothing is lost or changed; else the tar is read again."""
-    digest, last = hashlib.sha256(), b""
-    with contextlib.suppress(OSError), kept.open("rb") as lines:
-        for line in lines:
-            digest.update(last)
-            last = line
-    return last == _end(digest)
-
-
-def _kept(kept: Path, file: str) -> Iterator[Row | Malformed]:
-    with kept.open("rb") as lines:
-        for line in lines:
-            if line.startswith(b"["):  # not the last
-                facts = json.loads(line)
-                yield Row(file, *facts) if len(facts) == 4 else Malformed(*facts)
