@@ -19,7 +19,7 @@ from mudit.data.latents import (
     latent_space,
 )
 from mudit.data.order import batch_indices, check_batch_size, flips, permutation
-from mudit.data.prompts import read_prompts
+from mudit.data.prompts import check_prompts, read_prompts
 from mudit.data.sources import has_own_size, open_captions_of, open_dataset
 from mudit.data.store import is_finished, read_layout
 from mudit.data.stored_text import (
@@ -63,6 +63,7 @@ __all__ = [
     "captions_of",
     "centre_crop",
     "check_batch_size",
+    "check_prompts",
     "check_space",
     "check_text",
     "class_captions",

@@ -35,7 +35,7 @@ from mudit.data.dataset import (
     to_unit,
 )
 from mudit.data.images import HELD_OUT_EVERY, checked_size, decoded, read_picture
-from mudit.data.strings import Strings
+from mudit.data.strings import Strings, is_unicode
 from mudit.errors import DataError, UsageError
 
 _EXAMPLES = 5  # malformed rows that are named
@@ -280,13 +280,9 @@ def captioned_splits(
 
 def _checked(row: Row | Malformed) -> Row | Malformed:
     """JSON can spell characters that are none, which no encoder of text takes."""
-    if isinstance(row, Row):
-        try:
-            row.caption.encode()
-            row.group.encode()
-        except UnicodeEncodeError:
-            return Malformed(f"{row.file} {row.member}".strip(), "the caption is not Unicode")
-    return row
+    if isinstance(row, Malformed) or (is_unicode(row.caption) and is_unicode(row.group)):
+        return row
+    return Malformed(f"{row.file} {row.member}".strip(), "the caption is not Unicode")
 
 
 def _shown(row: Malformed) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import stat
@@ -11,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from mudit.data.captioned import Malformed, Row, captioned_splits
+from mudit.data.csv_rows import csv_rows
 from mudit.data.dataset import Splits
 from mudit.data.images import EXTENSIONS
 from mudit.data.tars import CAPTION_KEYS, after_last_dot, caption_in, tar_rows
@@ -28,9 +28,10 @@ def open_captions(path: str, *, size: int | None, flip: bool, most_skipped: floa
 
     A folder holds one of `captions.jsonl`, `metadata.jsonl`, `captions.csv` and `metadata.csv`,
     with the columns `file` (or `file_name`, `image`), relative to the folder, and `caption` (or
-    `text`); rows with the same text in a column `group` stay on one side of the split. Without a
-    list the folder's tar files are read, where each image has a text of the same name beside it:
-    SA-1B's layout. Images are not opened: one that is damaged is named when a batch asks for it.
+    `text`); rows with the same text or whole number in a column `group` stay on one side of the
+    split. Without a list the folder's tar files are read, where each image has a text of the same
+    name beside it: SA-1B's layout. Images are not opened: one that is damaged is named when a batch
+    asks for it.
 
     Args:
         path: The folder, or one tar file.
@@ -126,7 +127,11 @@ def _row(top: str, file: str, row: Mapping[str, object]) -> Row | str:
         return f"{file} is no plain file"
     if not facts.st_size:
         return f"{file} is empty"
-    return Row(file, "", 0, facts.st_size, caption_in(row), caption_in(row, ("group",)))
+    group = row.get("group")
+    if isinstance(group, bool) or not isinstance(group, str | int | None):
+        return f"the group {group!r} is neither a text nor a whole number"
+    text = "" if group is None else str(group).strip()
+    return Row(file, "", 0, facts.st_size, caption_in(row), text)
 
 
 @lru_cache(maxsize=4096)
@@ -151,23 +156,14 @@ def _jsonl(path: Path) -> _Rows:
 def _csv(path: Path) -> _Rows:
     # Bytes that are no UTF-8 stay: they may be part of a file's name.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        reader = csv.DictReader(lines)
-        try:
-            columns = reader.fieldnames or ()
-        except csv.Error:
-            columns = ()
+        rows = csv_rows(lines)
+        _, first = next(rows, (1, ""))
+        columns = () if isinstance(first, str) else tuple(first)
         if not (set(columns) & set(_FILE_KEYS) and set(columns) & set(CAPTION_KEYS)):
             raise DataError(
                 f"the first line of {path} has the columns {', '.join(columns) or 'none'}; "
                 f"expected one of {', '.join(_FILE_KEYS)} and one of {', '.join(CAPTION_KEYS)}, "
                 "separated by commas. Add it."
             )
-        while True:
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                yield f"line {reader.line_num + 1}", f"no CSV ({error})"  # not counted yet
-                continue
-            if row is None:
-                return
-            yield f"line {reader.line_num}", row
+        for number, row in rows:
+            yield f"line {number}", row

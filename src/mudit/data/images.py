@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mudit.data.dataset import Indices
 from mudit.errors import DataError, UsageError
@@ -28,6 +30,8 @@ _UNREADABLE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+# What Pillow raises on EXIF whose bytes were changed or cut.
+_DAMAGED_EXIF = (LookupError, OSError, SyntaxError, TypeError, ValueError, Warning, struct.error)
 _CLEAR = ("LA", "La", "PA", "RGBA", "RGBa")  # modes with an alpha channel
 _SIXTEEN = 257  # 65535 / 255
 
@@ -46,10 +50,10 @@ def read_image(source: Path | BinaryIO, *, name: str = "") -> Image.Image:
 
 
 def read_picture(source: Path | BinaryIO, *, name: str = "") -> Image.Image:
-    """The image as RGB as a viewer shows it: over white where it is transparent, 16 bits scaled.
+    """The image as RGB as a viewer shows it: upright, over white where transparent, 16 bits scaled.
 
-    Data from the web have all modes; a caption speaks of what can be seen. EXIF orientation is
-    ignored, as by `read_image`.
+    Data from the web have all modes, and a phone's pictures lie on their side but for what EXIF
+    says of them; a caption speaks of what can be seen.
 
     Args:
         source: A file, or its contents.
@@ -58,7 +62,7 @@ def read_picture(source: Path | BinaryIO, *, name: str = "") -> Image.Image:
     Raises:
         DataError: The file cannot be read or decoded, is too large, or has no known white.
     """
-    return _read(source, name or str(source), _over_white)
+    return _read(source, name or str(source), _as_shown)
 
 
 def _read(
@@ -87,6 +91,12 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # same colours, without Pillow's warning
     return image.convert("RGB")
+
+
+def _as_shown(image: Image.Image, name: str) -> Image.Image:
+    with suppress(*_DAMAGED_EXIF):  # the picture itself is whole
+        ImageOps.exif_transpose(image, in_place=True)
+    return _over_white(image, name)
 
 
 def _over_white(image: Image.Image, name: str) -> Image.Image:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mudit.errors import DataError
+from mudit.data.csv_rows import csv_rows
+from mudit.data.strings import is_unicode
+from mudit.errors import DataError, UsageError
 
 # The columns of a JSONL or CSV file that hold the text, the first that is there.
 PROMPT_KEYS = ("prompt", "caption", "text")
+
+_NO_TEXT = (
+    "not Unicode: half of a character (a surrogate) stands alone. Write it whole, or take it out."
+)
+
+
+def check_prompts(prompts: Iterable[str]) -> None:
+    """Refuse what no encoder of text takes.
+
+    Raises:
+        UsageError: One is not Unicode.
+    """
+    for number, prompt in enumerate(prompts, start=1):
+        if not is_unicode(prompt):
+            raise UsageError(f"prompt {number}, {prompt!r}, is {_NO_TEXT}")
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
@@ -22,7 +38,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
             other: a prompt a line. UTF-8.
 
     Raises:
-        DataError: There is no such file, it cannot be read, or it holds no prompts.
+        DataError: There is no such file, it cannot be read, holds no prompts, or has a line that
+            is none.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -69,26 +86,26 @@ def _jsonl(text: str, path: Path) -> Iterator[str]:
                 f"{path}, line {number}: no prompt in it; expected a string, or an object with a "
                 f'text under one of {", ".join(PROMPT_KEYS)}: {{"prompt": "a red apple"}}.'
             )
+        if not is_unicode(found):
+            raise DataError(f"{path}, line {number}: the prompt {found!r} is {_NO_TEXT}")
         yield found
 
 
 def _csv(text: str, path: Path) -> Iterator[str]:
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        if not set(rows.fieldnames or ()) & set(PROMPT_KEYS):
-            shown = ", ".join(rows.fieldnames or ()) or "none"
-            raise DataError(
-                f"the first line of {path} has the columns {shown}; expected one of "
-                f"{', '.join(PROMPT_KEYS)}. Add it; or name the file .txt for a prompt a line."
-            )
-        for row in rows:
-            yield _text_in(row) or ""
-    except csv.Error as error:
+    rows = csv_rows(io.StringIO(text, newline=""))
+    _, first = next(rows, (1, ""))
+    columns = () if isinstance(first, str) else tuple(first)
+    if not set(columns) & set(PROMPT_KEYS):
         raise DataError(
-            f"{path}, line {rows.line_num + 1}: no CSV ({error}). Correct it."
-        ) from None
+            f"the first line of {path} has the columns {', '.join(columns) or 'none'}; expected "
+            f"one of {', '.join(PROMPT_KEYS)}. Add it; or name the file .txt for a prompt a line."
+        )
+    for number, row in rows:
+        if isinstance(row, str):
+            raise DataError(f"{path}, line {number}: {row}.")
+        yield _text_in(row) or ""
 
 
-def _text_in(row: dict[str, object]) -> str | None:
+def _text_in(row: Mapping[str, object]) -> str | None:
     found = next((row[key] for key in PROMPT_KEYS if key in row), None)
     return found if isinstance(found, str) else None

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from mudit.data.captioned import captioned_splits
 from mudit.data.dataset import Splits
 from mudit.data.images import checked_size
-from mudit.data.tars import after_first_dot, cache_folder, tar_rows
+from mudit.data.tar_index import cache_folder
+from mudit.data.tars import after_first_dot, tar_rows
 from mudit.errors import DataError, EnvironmentFailure
 
 _TIMEOUT_SECONDS = 60

@@ -22,6 +22,15 @@ _BLOCK = 1 << 14  # strings that are read at once on the way through
 _KEY = "mudit"
 
 
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it: JSON can spell, and Python hold, half a pair of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Strings(Sequence[str]):
     """A sequence of strings that grows, held as UTF-8 in one block: 8 bytes and the text for each.
 

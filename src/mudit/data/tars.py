@@ -6,10 +6,7 @@ process of a study opens the data anew. Nothing is ever extracted, so no member 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -17,13 +14,13 @@ from typing import IO, NamedTuple
 
 from mudit.data.captioned import Malformed, Row
 from mudit.data.images import EXTENSIONS
+from mudit.data.tar_index import index_path, is_whole, keeping, kept_rows
 from mudit.errors import DataError
 
 CAPTION_KEYS = ("caption", "text")
 
 _TEXTS = (".txt", ".caption", ".json")  # the first that has a caption counts
 _LONGEST = 1 << 24  # bytes of a text; SA-1B's with all masks have some 100,000
-_VERSION = 1  # of the kept index
 
 
 class _Member(NamedTuple):
@@ -46,11 +43,6 @@ class _Member(NamedTuple):
 
 # What belongs to one sample: its members by their endings.
 _Parts = dict[str, _Member]
-
-
-def cache_folder() -> Path:
-    """What is fetched or worked out once: MUDIT_CACHE, else ~/.cache/mudit."""
-    return Path(os.environ.get("MUDIT_CACHE") or Path.home() / ".cache" / "mudit")
 
 
 def after_first_dot(name: str) -> tuple[str, str]:
@@ -84,11 +76,11 @@ def tar_rows(
     for file in files:
         path = root / file
         try:
-            kept = _index_path(path, split_name)
-            if kept.exists():
-                yield from _kept(kept, file)
+            kept = index_path(path, split_name)
+            if is_whole(kept):
+                yield from kept_rows(kept, file)
             else:
-                yield from _keeping(kept, _samples(path, file, split_name))
+                yield from keeping(kept, _samples(path, file, split_name))
         except (OSError, EOFError, ValueError, tarfile.TarError) as error:
             if isinstance(error, DataError):
                 raise
@@ -129,13 +121,16 @@ def _samples(
         pure = PurePosixPath(member.name)
         stem, ending = split_name(pure.name)
         name = str(pure.parent / stem)
-        if name != key:
+        if name != key or ending.lower() in parts:  # joined tars may repeat names
             yield from _whole(file, key, parts, apart)
             key, parts = name, {}
         parts[ending.lower()] = member
     yield from _whole(file, key, parts, apart)
     for key, parts in apart.items():
-        yield _sample(file, key, parts)
+        if _first(parts, EXTENSIONS) is None and (left := _unpaired(file, key, parts)):
+            yield from left
+        else:
+            yield _sample(file, key, parts)
 
 
 def _whole(
@@ -148,6 +143,22 @@ def _whole(
         yield _sample(file, key, parts)
     else:
         apart.setdefault(key, {}).update(parts)
+
+
+def _unpaired(file: str, key: str, parts: _Parts) -> list[Malformed]:
+    """Images of a sample that has none, since more of their names is taken for the ending.
+
+    Each is told: with dots in names, all of a tar may look like one sample.
+    """
+    return [
+        Malformed(
+            f"{file}, member {member.name}",
+            f"read as {ending} of the sample {key}: in WebDataset's layout an ending begins at the "
+            "first dot. Rename it, or open the tar files with captions:",
+        )
+        for ending, member in parts.items()
+        if ending.endswith(EXTENSIONS)
+    ]
 
 
 def _sample(file: str, key: str, parts: _Parts) -> Row | Malformed:
@@ -171,25 +182,50 @@ def _first(parts: _Parts, endings: tuple[str, ...]) -> _Member | None:
 
 
 def _members(path: Path, file: str) -> Iterator[_Member | Malformed]:
-    with path.open("rb") as content, tarfile.open(fileobj=content, mode="r:") as tar:
-        while (member := tar.next()) is not None:
-            vars(tar)["members"].clear()  # tarfile keeps them all, at 1 kB each
-            pure = PurePosixPath(member.name)
-            if member.isdir() or pure.name.startswith((".", "__")):
-                continue
-            where = f"{file}, member {member.name}"
-            if pure.is_absolute() or ".." in pure.parts:
-                yield Malformed(where, "a name that leaves its folder")
-            elif not member.isreg() or member.issparse():
-                yield Malformed(where, "no plain file (a link, a device or one with holes)")
-            elif pure.suffix.lower() in EXTENSIONS:
-                yield _Member(member.name, member.offset_data, member.size)
-            elif pure.suffix.lower() in _TEXTS:
-                yield _text(tar, member)
-        # tarfile takes a damaged header for the end.
-        content.seek(tar.offset)
-        if content.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise ValueError(f"it is damaged or breaks off at byte {tar.offset}")
+    """Of all tars in the file: some are joined by `cat`, each with an end of its own.
+
+    tarfile's `ignore_zeros` would pass over damaged headers, too.
+    """
+    with path.open("rb") as content:
+        start: int | None = 0
+        while start is not None:
+            content.seek(start)
+            with tarfile.open(fileobj=content, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    vars(tar)["members"].clear()  # tarfile keeps them all, at 1 kB each
+                    if (found := _member(tar, member, file)) is not None:
+                        yield found
+                start = _behind_the_end(content, tar.offset)
+
+
+def _behind_the_end(content: IO[bytes], end: int) -> int | None:
+    """Where the next tar begins, if one does: behind the zeros that end this one.
+
+    Raises:
+        ValueError: There are none: tarfile takes a damaged header for the end.
+    """
+    content.seek(end)
+    if content.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise ValueError(f"it is damaged or breaks off at byte {end}")
+    while block := content.read(tarfile.BLOCKSIZE):
+        if block.strip(b"\0"):
+            return content.tell() - len(block)
+    return None
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: str) -> _Member | Malformed | None:
+    """What a sample may be made of, or what is wrong with it; None: something else."""
+    pure = PurePosixPath(member.name)
+    if member.isdir() or pure.name.startswith((".", "__")):
+        return None
+    where = f"{file}, member {member.name}"
+    if pure.is_absolute() or ".." in pure.parts:
+        return Malformed(where, "a name that leaves its folder")
+    if not member.isreg() or member.issparse():
+        return Malformed(where, "no plain file (a link, a device or one with holes)")
+    if pure.suffix.lower() in EXTENSIONS:
+        return _Member(member.name, member.offset_data, member.size)
+    return _text(tar, member) if pure.suffix.lower() in _TEXTS else None
 
 
 def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:
@@ -207,50 +243,3 @@ def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:
     except (ValueError, RecursionError) as error:
         return _Member(*place, why=f"{member.name} cannot be read ({type(error).__name__})")
     return _Member(*place, caption=caption_in(value) if isinstance(value, dict) else "")
-
-
-# --- the kept index -------------------------------------------------------------------------------
-
-
-def _index_path(path: Path, split_name: Callable[[str], tuple[str, str]]) -> Path:
-    """A changed tar file has another index: its size or time differs."""
-    facts = path.stat()
-    key = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns} {split_name.__name__} {_VERSION}"
-    name = hashlib.sha256(os.fsencode(key)).hexdigest()[:32]
-    return cache_folder() / "indices" / f"{name}.jsonl"
-
-
-def _keeping(kept: Path, rows: Iterator[Row | Malformed]) -> Iterator[Row | Malformed]:
-    """`rows`, written aside on the way; a cache that cannot be written is done without."""
-    aside = kept.with_name(f".{kept.name}.{os.getpid()}")
-    with contextlib.ExitStack() as stack:
-        lines: IO[str] | None = None
-        with contextlib.suppress(OSError):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            stack.callback(aside.unlink, missing_ok=True)
-            lines = stack.enter_context(aside.open("w", encoding="ascii"))
-        for row in rows:
-            if lines is not None:
-                facts = row[1:5] if isinstance(row, Row) else row
-                try:
-                    lines.write(json.dumps(facts) + "\n")
-                except OSError:
-                    lines = None
-            yield row
-        if lines is not None:
-            with contextlib.suppress(OSError):
-                lines.flush()
-                aside.replace(kept)
-
-
-def _kept(kept: Path, file: str) -> Iterator[Row | Malformed]:
-    try:
-        with kept.open(encoding="ascii") as lines:
-            for line in lines:
-                facts = json.loads(line)
-                yield Row(file, *facts) if len(facts) == 4 else Malformed(*facts)
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"the index {kept} of a tar file is damaged ({error}); expected what mudit wrote. "
-            "Delete it, and it is made again."
-        ) from error

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mudit.data import check_prompts
 from mudit.diffusion import check_steps
 from mudit.errors import UsageError
 from mudit.evaluation.generate import SamplerConfig
@@ -59,6 +60,7 @@ class SampleConfig:
                 "one of the prompts is empty; expected texts. Take it out: what a model makes of "
                 "no text is not asked for by an empty one."
             )
+        check_prompts(self.prompts)
 
 
 class Asked(NamedTuple):

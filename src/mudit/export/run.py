@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from mudit.data import check_prompts
 from mudit.errors import DataError, MuditError
 from mudit.export.card import CardFacts, model_card
 from mudit.export.folder import fresh_folder, require_own
@@ -74,6 +75,7 @@ def export_run(
         UsageError: What the library cannot do as `mudit sample` does, `out` holds something else,
             or options do not fit the run.
     """
+    check_prompts(prompts)
     require_own(out)
     if push_to:
         check_repository(push_to)

@@ -129,6 +129,24 @@ def test_groups_stay_on_one_side(tmp_path) -> None:
     assert set(more.validation.files) <= set(splits.validation.files), "none changes sides"
 
 
+@pytest.mark.parametrize("as_group", [int, str])
+def test_groups_of_a_list_may_be_numbers(tmp_path, as_group) -> None:
+    folder = write_folder(tmp_path / "set", repeats=1)
+    rows = [{"file": "red0.png", "caption": f"{n}", "group": as_group(n % 7)} for n in range(140)]
+    rows += [{"file": "red0.png", "caption": f"lone {n}", "group": None} for n in range(2)]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    splits = open_dataset(f"captions:{folder}", size=8)
+    groups = dict(zip(splits.train.class_names, caption_groups(splits.train).tolist()))
+    by_number = {(int(name) % 7, group) for name, group in groups.items() if name.isdigit()}
+    assert len(by_number) == len({group for _, group in by_number}) == 7
+    assert len(set(groups.values())) == 9, "no group is none's"
+    sides = [
+        {groups[part.class_names[n]] for n in part.labels}
+        for part in (splits.train, splits.validation)
+    ]
+    assert not sides[0] & sides[1]
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -141,6 +159,9 @@ def test_groups_stay_on_one_side(tmp_path) -> None:
         ('{"file": "/etc/hostname.png", "caption": "a"}', ["lies outside"]),
         ('{"file": "link.png", "caption": "a"}', ["link.png is a link", "outside"]),
         ('{"file": "captions.jsonl", "caption": "a"}', ["is no image"]),
+        ('{"file": "red0.png", "caption": "a", "group": 3.0}', ["line 25", "group 3.0 is neither"]),
+        ('{"file": "red0.png", "caption": "a", "group": true}', ["group True is neither"]),
+        ('{"file": "red0.png", "caption": "a", "group": ["b"]}', ["group ['b'] is neither"]),
         ('{"file": "red0.png", "caption"', ["no JSON"]),
         ("[1]", ["no JSON object"]),
     ],
@@ -260,6 +281,29 @@ def test_a_csv_may_have_quotes_and_line_ends_and_names_its_bad_rows(tmp_path) ->
     assert splits.skipped.count == 3
     told = " ".join(splits.skipped.examples)
     assert all(words in told for words in ("line 14: no caption", "line 15: no CSV", "line 16: "))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('"a red square', "no CSV (unexpected end of data)"),
+        ("a red square, and more", "more fields (3) than columns (2)"),
+        (r'"a \"red\" square"', "no CSV"),
+        (r'"a square, \"red\""', "no CSV"),
+        (r'"a red square of 5\""', "no CSV"),
+    ],
+)
+def test_a_bad_line_of_a_csv_costs_no_other_and_is_told(tmp_path, text, words) -> None:
+    folder = write_folder(tmp_path / "set")
+    (folder / "captions.jsonl").unlink()
+    rows = [f"{colour}{n}.png,a {colour} square" for n in range(4) for colour in COLOURS]
+    rows[8] = f"{rows[8].partition(',')[0]},{text}"
+    (folder / "captions.csv").write_text("\n".join(["file,caption", *rows, ""]))
+    splits = open_dataset(f"captions:{folder}", size=8, most_skipped=0.05)
+    assert splits.train.num_samples + splits.validation.num_samples == 23
+    assert splits.skipped.count == 1
+    assert splits.skipped.examples[0].startswith("captions.csv, line 10: " + words)
+    assert seen(splits) == EXPECTED
 
 
 @pytest.mark.parametrize("header", ["", "file,label", "caption", "file;caption", "\x00"])

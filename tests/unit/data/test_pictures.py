@@ -1,4 +1,4 @@
-"""Pictures of every mode as a viewer shows them: over white, and 16 bits scaled, not clipped."""
+"""Pictures of every mode as a viewer shows them: upright, over white, 16 bits scaled."""
 
 from __future__ import annotations
 
@@ -83,6 +83,33 @@ def test_a_cmyk_jpeg_is_rgb():
     for image, expected in ((white, (255, 255, 255)), (red, (255, 0, 0))):
         found = np.asarray(read_picture(file_of(image, "JPEG", quality=100))).astype(int)
         assert np.abs(found - expected).max() <= 3
+
+
+def as_held(upright: np.ndarray) -> np.ndarray:
+    """What a camera on its side stores of a view, for orientation 6: stored left is shown up."""
+    return np.rot90(upright)  # anticlockwise; a viewer turns it back, clockwise
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_phones_picture_is_turned_upright(kind):
+    upright = np.zeros((40, 24, 3), dtype=np.uint8)  # higher than wide
+    upright[:10], upright[30:, :12] = (255, 0, 0), (0, 0, 255)  # red sky, something at lower left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "the 0th row is at the right, the 0th column at the top"
+    held = Image.fromarray(np.ascontiguousarray(as_held(upright)))
+    assert held.size == (40, 24)
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    found = np.asarray(read_picture(file_of(held, kind, exif=exif, **options))).astype(int)
+    assert found.shape == upright.shape
+    assert np.abs(found - upright).max() <= 40
+    # ADM's reading of the same file lets it lie.
+    assert read_image(file_of(held, kind, exif=exif, **options)).size == (40, 24)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM", b"Exif\0\0MM\0*\0\0\0\x08\0", b"Exif\0\0"])
+def test_damaged_exif_does_not_cost_a_picture(exif):
+    image = Image.new("RGB", (8, 4), "red")
+    assert read_picture(file_of(image, "PNG", exif=exif)).size == (8, 4)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])

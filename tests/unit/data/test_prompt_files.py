@@ -37,10 +37,21 @@ def test_prompts_are_read_in_order_and_blank_ones_passed_over(tmp_path, name, co
         ("a.txt", b"a caf\xe9\n", "not UTF-8: byte 5"),
         ("a.jsonl", '"a"\n{"prompt": \n', "line 2: no JSON"),
         ("a.jsonl", '{"prompt": 3}\n', "line 1: no prompt in it"),
+        (
+            "a.jsonl",
+            '"a"\n{"prompt": "b \\ud800"}\n',
+            r"line 2: the prompt 'b \\ud800' is not Unicode",
+        ),
         ("a.jsonl", '["a"]\n', "line 1: no prompt in it"),
         ("a.csv", "file,words\na,b\n", "columns file, words; expected one of prompt"),
         ("a.csv", 'prompt\n"a" cat\n', "line 2: no CSV"),
         ("a.csv", "", "columns none"),
+        (
+            "a.csv",
+            "prompt\na bird\na cat, a dog\n",
+            r"line 3: more fields \(2\) than columns \(1\)",
+        ),
+        ("a.csv", 'prompt\na bird\n"a cat\na dog\n', "line 3: no CSV .*close each quote"),
     ],
 )
 def test_a_broken_file_is_one_clear_error(tmp_path, name, content, words) -> None:

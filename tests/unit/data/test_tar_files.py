@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tarfile
@@ -105,6 +106,17 @@ def test_dots_in_names_are_read_as_each_layout_has_them(tmp_path):
     assert numbers(opened(path)) == EXPECTED | {f"mask {n}": 0 for n in range(COUNT)}
 
 
+def test_each_image_whose_name_has_a_dot_too_many_is_counted(tmp_path):
+    members = [(f"s.v1.{name}", content) for name, content in samples(40)]
+    path = write_tar(tmp_path / "a.tar", [*samples(), *members])
+    with pytest.raises(DataError, match=r"40 of the 46 rows .*member s\.v1\.0\.png: read as \.v1"):
+        opened(path, "shards", most_skipped=0.8)
+    splits = opened(path, "shards", most_skipped=0.9)
+    assert splits.skipped.count == 40
+    assert numbers(splits) == EXPECTED
+    assert opened(path).skipped.count == 0, "captions: reads names as a file system does"
+
+
 def test_hidden_and_other_members_are_passed_over(tmp_path):
     more = [("._0.png", b"mac"), ("__meta__.json", b"{}"), ("0.cls", b"3"), ("notes.md", b"x")]
     splits = opened(write_tar(tmp_path / "a.tar", samples() + more))
@@ -185,6 +197,41 @@ def test_a_tar_without_its_last_zeros_is_read(tmp_path):
     assert numbers(opened(path)) == EXPECTED
 
 
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_tars_joined_end_to_end_are_all_read(tmp_path, layout):
+    # cat a.tar b.tar c.tar > all.tar
+    parts = [
+        write_tar(tmp_path / f"part{n}", samples()[4 * n : 4 * n + 4], format=layout).read_bytes()
+        for n in range(3)
+    ]
+    (tmp_path / "all.tar").write_bytes(b"".join(parts))
+    assert numbers(opened(tmp_path / "all.tar")) == EXPECTED
+
+
+def test_joined_tars_may_repeat_names(tmp_path):
+    parts = [
+        write_tar(tmp_path / f"part{n}", [("0.png", png(n)), ("0.txt", f"number {n}".encode())])
+        for n in range(COUNT)
+    ]
+    (tmp_path / "all.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert numbers(opened(tmp_path / "all.tar")) == EXPECTED
+
+
+def test_what_follows_the_end_and_is_no_tar_is_refused(tmp_path):
+    path = write_tar(tmp_path / "a.tar", samples())
+    content = path.read_bytes()
+    joined = bytearray(2 * content)
+    joined[len(content) + 150] ^= 1  # the checksum of the second tar's first header
+    cut = content + content[:300]
+    zeroed = bytearray(content)
+    zeroed[512 * 2 * 6 : 512 * 2 * 6 + 512] = bytes(512)  # a header that looks like an end
+    end = len(content)
+    for damaged, place in ((joined, end), (cut, end), (content + b"x", end), (zeroed, 6656)):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"a\.tar .*at byte {place}"):
+            opened(path)
+
+
 def test_damage_anywhere_is_an_error_of_ours_or_none(tmp_path):
     content = write_tar(tmp_path / "a.tar", samples(), format=tarfile.PAX_FORMAT).read_bytes()
     rng = np.random.default_rng(0)
@@ -260,13 +307,39 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     assert numbers(opened(write_tar(tmp_path / "a.tar", samples()))) == EXPECTED
 
 
-def test_a_damaged_index_is_named(tmp_path, cache):
+def test_a_disk_that_is_full_is_done_without(tmp_path, cache):
+    path = write_tar(tmp_path / "a.tar", samples())
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        splits = opened(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert numbers(splits) == EXPECTED
+    assert not list((cache / "indices").iterdir())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [],
+        lambda lines: lines[:-1],  # no end
+        lambda lines: lines[:3],
+        lambda lines: [*lines[:2], lines[2][:5]],
+        lambda lines: lines[:2] + lines[3:],  # a row is lost
+        lambda lines: lines[-1:],
+        lambda lines: [lines[0].replace("number 0", "number 7"), *lines[1:]],
+    ],
+)
+def test_an_index_that_is_not_whole_is_made_again(tmp_path, cache, damage):
     path = write_tar(tmp_path / "a.tar", samples())
     opened(path)
     (index,) = (cache / "indices").iterdir()
-    index.write_text(index.read_text()[:-20])
-    with pytest.raises(DataError, match=rf"{index.name}.*Delete it"):
-        opened(path)
+    whole = index.read_text()
+    assert len(whole.splitlines()) == COUNT + 1
+    index.write_text("".join(damage(whole.splitlines(keepends=True))))
+    assert numbers(opened(path)) == EXPECTED
+    assert index.read_text() == whole
 
 
 # --- patterns and URLs ----------------------------------------------------------------------------

@@ -432,6 +432,7 @@ def test_models_that_cannot_be_compared_are_refused(run, texts, tmp_path) -> Non
         ({"seed": -1}, "seed is -1"),
         ({"prompts": ("a",), "classes": (1,)}, "both prompts and classes"),
         ({"prompts": ("a", " ")}, "one of the prompts is empty"),
+        ({"prompts": ("a", "b \ud800")}, r"prompt 2, 'b \\ud800', is not Unicode"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(options, words) -> None:

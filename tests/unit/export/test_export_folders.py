@@ -162,6 +162,8 @@ def test_runs_on_captions_need_prompts(make_run: MakeRun, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="was trained on captions: give prompts"):
         export_run(run, out)
     export_run(run, out, to="authors")  # weights alone
+    with pytest.raises(UsageError, match=r"prompt 2, '\\ud800', is not Unicode"):
+        export_run(run, out, prompts=["a red cat", "\ud800"])
     export_run(run, out, prompts=["a red cat", "nothing"])
     assert json.loads((out / "prompts.json").read_text()) == ["a red cat", "nothing"]
     texts = load_file(out / "prompts.safetensors")
