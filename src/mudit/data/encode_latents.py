@@ -166,8 +166,8 @@ class _Skips:
         shown = "; ".join((self.told().examples + self._malformed.examples)[:EXAMPLES])
         raise DataError(
             f"of the {total} rows of {self._source} {malformed} are malformed, and so far {broken} "
-            f"hold images that cannot be decoded; expected at most the share {self._most:g} of both "
-            f"(--most_skipped). The first: {shown}. Allow more, and the same command goes on where "
+            f"hold images that cannot be decoded; expected at most the share {self._most:g} of "
+            f"both (--most_skipped). The first: {shown}. Allow more, and the same command goes on where "
             "it stopped; or mend the data, which are other data then and need another --out."
         )
 
@@ -234,7 +234,7 @@ class _Writer:
             (self._splits.train, start, min(stop, count)),
             (self._splits.validation, max(start, count) - count, stop - count),
         ]
-        images, labels, broken = [], [], list[int]()
+        images, labels, broken = list[Tensor](), [], list[int]()
         for dataset, first, last in parts:
             if last > first:
                 labels.append(labels_of(dataset)[first:last])
