@@ -167,8 +167,8 @@ class _Skips:
         raise DataError(
             f"of the {total} rows of {self._source} {malformed} are malformed, and so far {broken} "
             f"hold images that cannot be decoded; expected at most the share {self._most:g} of "
-            f"both (--most_skipped). The first: {shown}. Allow more, and the same command goes on where "
-            "it stopped; or mend the data, which are other data then and need another --out."
+            f"both (--most_skipped). The first: {shown}. Allow more, and the same command goes on "
+            "where it stopped; or mend the data, which are other data then and need another --out."
         )
 
     def check_parts(self) -> None:
