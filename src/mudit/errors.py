@@ -8,6 +8,7 @@
     │   │                           2  a plan that cannot be made, or does not fit
     │   └── GroupRatioError            an optimizer whose groups have left the plan
     ├── DataError (ValueError)      3  missing, empty, truncated or unreadable data
+    │   └── BrokenImageError           an image that is there and cannot be decoded
     ├── EnvironmentFailure (OSError)
     │                               3  no space left, missing extra, damaged checkpoint
     └── Interrupted                130  asked to stop; everything is saved
@@ -48,6 +49,19 @@ class DataError(MuditError, ValueError):
     """Missing, empty, truncated or unreadable data; the message names the file."""
 
     exit_code = 3
+
+
+class BrokenImageError(DataError):
+    """An image that is there and cannot be decoded.
+
+    Attributes:
+        name: What it is called.
+        why: What is wrong with it, the same whenever it is read.
+    """
+
+    def __init__(self, message: str, name: str = "", why: str = "") -> None:
+        super().__init__(message)
+        self.name, self.why = name, why
 
 
 class EnvironmentFailure(MuditError, OSError):

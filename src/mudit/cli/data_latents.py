@@ -56,7 +56,10 @@ def run(argv: Sequence[str]) -> int:
         "--shard_rows", type=int, default=0, help="images in a file; 0: as make 64 MiB"
     )
     parser.add_argument(
-        "--most_skipped", type=float, default=0.01, help="share of rows that may be malformed"
+        "--most_skipped",
+        type=float,
+        default=0.01,
+        help="share of rows that may be malformed, or hold images that cannot be decoded",
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     options = parse(parser, argv)
@@ -77,8 +80,11 @@ def run(argv: Sequence[str]) -> int:
             shard_rows=options.shard_rows,
             scale=options.scale,
             shift=options.shift,
+            most_skipped=options.most_skipped,
             on_progress=bar.tick,
         )
+        if made.skipped.count:
+            bar.notice(str(made.skipped))
     model = " --model mmdit --objective.kind flow" if splits.train.captioned else ""
     print(
         f"{made.rows} images in {options.out}, {made.shards} files written now; latents of "

@@ -28,7 +28,11 @@ def run(argv: Sequence[str]) -> int:
         "--vae", type=str, default="", help="of a run on latents: folder, or name on the hub"
     )
     parser.add_argument(
-        "--text_encoder", type=str, default="", help="of a PixArt: folder with its T5 and tokenizer"
+        "--text_encoder",
+        type=str,
+        default="",
+        help="where the encoder of the run's texts is now, for --prompts; of a PixArt, a folder "
+        "with its T5 and tokenizer goes along",
     )
     parser.add_argument(
         "--prompts",

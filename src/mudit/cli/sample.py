@@ -82,6 +82,12 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--vae", type=str, default="", help="of a run on latents: another folder of its VAE"
     )
+    parser.add_argument(
+        "--text_encoder",
+        type=str,
+        default="",
+        help="of a run on texts: where its text encoder is now, a folder or hf:NAME_OR_FOLDER",
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="images denoised at once")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     options = parse(parser, argv)
@@ -106,6 +112,7 @@ def run(argv: Sequence[str]) -> int:
             batch_size=options.batch_size,
             device=options.device,
             vae=options.vae,
+            text_encoder=options.text_encoder,
             made_by=f"mudit {__version__}",
             on_progress=bars.tick,
             on_notice=bars.notice,

@@ -6,7 +6,7 @@ from mudit.data.dataset import ArrayDataset, ImageDataset, Skipped, Splits
 from mudit.data.declared import DeclaredDataset, declared_splits
 from mudit.data.emoji import draw_emoji
 from mudit.data.encode_latents import Encoded, StoredDtype, encode_latents
-from mudit.data.encoders import TextEncoder, TextSizes, open_text_encoder
+from mudit.data.encoders import TextEncoder, TextSizes, open_text_encoder, text_encoder_spec
 from mudit.data.folder import FolderDataset
 from mudit.data.images import centre_crop
 from mudit.data.latents import (
@@ -90,6 +90,7 @@ __all__ = [
     "store_text",
     "stored_text_sizes",
     "stored_tokens",
+    "text_encoder_spec",
     "text_facts",
     "weights_hash",
 ]

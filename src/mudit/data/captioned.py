@@ -38,7 +38,7 @@ from mudit.data.images import HELD_OUT_EVERY, checked_size, decoded, read_pictur
 from mudit.data.strings import Strings, is_unicode
 from mudit.errors import DataError, UsageError
 
-_EXAMPLES = 5  # malformed rows that are named
+EXAMPLES = 5  # malformed rows that are named
 _LONGEST = 300  # letters of one that are shown
 _MOST_KEPT = 64 * 2**20  # bytes of decoded pixels
 _DIGEST = 16  # bytes that tell captions apart
@@ -215,11 +215,7 @@ def captioned_splits(
         UsageError: `size` is missing or below 1, or `most_skipped` is not in [0, 1].
     """
     side = checked_size(spec, size)
-    if not 0 <= most_skipped <= 1:
-        raise UsageError(
-            f"data.most_skipped is {most_skipped}; expected the share of rows that may be "
-            "malformed, 0 to 1."
-        )
+    check_most_skipped(most_skipped)
     bad: list[Malformed] = []
     skipped = 0
     files, members, captions = Strings(), Strings(), Strings()
@@ -228,7 +224,7 @@ def captioned_splits(
     for row in map(_checked, rows):
         if isinstance(row, Malformed):
             skipped += 1
-            if len(bad) < _EXAMPLES:
+            if len(bad) < EXAMPLES:
                 bad.append(row)
             continue
         files.append(row.file)
@@ -274,7 +270,7 @@ def captioned_splits(
     return Splits(
         train=part(~held_out, flip),
         validation=part(held_out, False),
-        skipped=Skipped(count=skipped, examples=tuple(map(_shown, bad))),
+        skipped=Skipped(count=skipped, examples=tuple(map(shown_row, bad))),
     )
 
 
@@ -285,7 +281,20 @@ def _checked(row: Row | Malformed) -> Row | Malformed:
     return Malformed(f"{row.file} {row.member}".strip(), "the caption is not Unicode")
 
 
-def _shown(row: Malformed) -> str:
+def check_most_skipped(share: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        UsageError: It is not in [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(
+            f"data.most_skipped is {share}; expected the share of rows that may be malformed, 0 to "
+            "1."
+        )
+
+
+def shown_row(row: Malformed) -> str:
     """In one short line: it quotes names that may hold anything."""
     text = f"{row.where}: {row.why}"
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
@@ -299,7 +308,7 @@ def _refuse_malformed(
         return
     if not skipped:
         raise DataError(f"{spec} has no images with captions; expected at least two. Add some.")
-    shown = "; ".join(map(_shown, bad))
+    shown = "; ".join(map(shown_row, bad))
     raise DataError(
         f"{skipped} of the {skipped + good} rows of {spec} are malformed; expected at most the "
         f"share {most_skipped:g} (data.most_skipped). The first: {shown}. Mend them, or allow more."

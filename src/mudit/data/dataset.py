@@ -81,19 +81,21 @@ class ImageDataset(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """Malformed rows of a data set, which were left out.
+    """Rows of a data set that were left out.
 
     Attributes:
         count: How many.
         examples: The first of them, in words.
+        what: What they are.
     """
 
     count: int = 0
     examples: tuple[str, ...] = ()
+    what: str = "malformed rows"
 
     def __str__(self) -> str:
         """Count and examples in words."""
-        return f"malformed rows that are left out: {self.count}, e.g. {'; '.join(self.examples)}"
+        return f"{self.what} that are left out: {self.count}, e.g. {'; '.join(self.examples)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,18 @@ def open_text_encoder(
     raise UsageError(
         f"text.encoder is {spec!r}, expected bytes or hf:NAME_OR_FOLDER, e.g. hf:models/minilm."
     )
+
+
+@functools.lru_cache(maxsize=4)
+def text_encoder_hash(spec: str) -> str:
+    """`TextEncoder.hash` of an encoder of transformers; see `open_text_encoder`."""
+    return open_text_encoder(spec).hash
+
+
+def text_encoder_spec(name: str) -> str:
+    """What a user calls an encoder, as `open_text_encoder` takes it: a folder may stand alone."""
+    is_folder = not name.startswith("hf:") and Path(name).expanduser().is_dir()
+    return f"hf:{name}" if name and is_folder else name
 
 
 class BytesEncoder:
@@ -243,9 +256,10 @@ def _loading(name: str) -> Iterator[None]:
     except (OSError, ValueError, ImportError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise EnvironmentFailure(
-            f"the text encoder {name} cannot be loaded: {first} Give text.encoder a local folder "
-            "with config.json, model.safetensors and the tokenizer's files, e.g. hf:models/minilm, "
-            "or `bytes`, which needs no download."
+            f"the text encoder {name} cannot be loaded: {first} Give text.encoder (of a finished "
+            "run: --text_encoder of `mudit sample` and `mudit export`) a local folder with "
+            "config.json, model.safetensors and the tokenizer's files, e.g. hf:models/minilm, or "
+            "`bytes`, which needs no download."
         ) from None
 
 

@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mudit.data.dataset import Indices
-from mudit.errors import DataError, UsageError
+from mudit.errors import BrokenImageError, DataError, UsageError
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 # One sample in so many is held out, by the hash of its path or caption.
@@ -32,6 +32,10 @@ _UNREADABLE = (
 )
 # What Pillow raises on EXIF whose bytes were changed or cut.
 _DAMAGED_EXIF = (LookupError, OSError, SyntaxError, TypeError, ValueError, Warning, struct.error)
+_ADVICE = (
+    "Replace or remove it: either changes the data, so that a run on them needs a new --folder. "
+    "`mudit data latents` leaves such images out."
+)
 _CLEAR = ("LA", "La", "PA", "RGBA", "RGBa")  # modes with an alpha channel
 _SIXTEEN = 257  # 65535 / 255
 
@@ -44,7 +48,8 @@ def read_image(source: Path | BinaryIO, *, name: str = "") -> Image.Image:
         name: What to call it in errors; empty: the file.
 
     Raises:
-        DataError: The file cannot be read or decoded, is too large, or has more than 8 bits.
+        BrokenImageError: It cannot be decoded, is too large, or has more than 8 bits.
+        DataError: The file cannot be read.
     """
     return _read(source, name or str(source), _plain)
 
@@ -60,7 +65,8 @@ def read_picture(source: Path | BinaryIO, *, name: str = "") -> Image.Image:
         name: What to call it in errors; empty: the file.
 
     Raises:
-        DataError: The file cannot be read or decoded, is too large, or has no known white.
+        BrokenImageError: It cannot be decoded, is too large, or has no known white.
+        DataError: The file cannot be read.
     """
     return _read(source, name or str(source), _as_shown)
 
@@ -75,18 +81,32 @@ def _read(
     except DataError:
         raise
     except _UNREADABLE as error:
-        raise DataError(
-            f"cannot read the image {name} ({type(error).__name__}: {error}); expected a complete "
-            f"image file ({' '.join(EXTENSIONS)}). Replace or remove it."
+        if isinstance(error, OSError) and error.errno:  # Pillow's own errors have none
+            raise DataError(
+                f"cannot read the image {name} ({error.strerror}); expected it where it was when "
+                "the data were opened. Restore it."
+            ) from error
+        what = str(error)
+        if isinstance(error, UnidentifiedImageError):
+            what = "no image format that is known"  # Pillow's words may hold an address in memory
+        why = f"{type(error).__name__}: {what}"
+        raise BrokenImageError(
+            f"cannot read the image {name} ({why}); expected a complete image file "
+            f"({' '.join(EXTENSIONS)}). {_ADVICE}",
+            name,
+            why,
         ) from error
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         # convert("RGB") would cut all values above 255 without a word.
-        raise DataError(
-            f"the image {name} has pixels of mode {image.mode} (more than 8 bits); "
-            "expected 8 bits per channel. Convert it to 8 bits."
+        why = f"pixels of mode {image.mode} (more than 8 bits)"
+        raise BrokenImageError(
+            f"the image {name} has {why}; expected 8 bits per channel. Convert it to 8 bits, and "
+            "give a run on the changed data a new --folder.",
+            name,
+            why,
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # same colours, without Pillow's warning

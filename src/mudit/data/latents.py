@@ -25,6 +25,7 @@ from mudit.data.dataset import (
     mirrored,
     to_unit,
 )
+from mudit.data.gaps import Gaps, TextsLeft
 from mudit.data.store import Column, Store
 from mudit.data.strings import MappedStrings
 from mudit.errors import DataError, UsageError
@@ -63,6 +64,9 @@ class LatentSpace:
 class LatentDataset:
     """Some rows of a store of latents; a batch is a draw from their posteriors.
 
+    Rows whose images could not be decoded are in the store alone: neither they nor captions that
+    no other image has are numbered here.
+
     Attributes:
         name: What to call it.
         store: The rows.
@@ -73,6 +77,8 @@ class LatentDataset:
         captioned: Whether labels number captions.
         flip: Whether training should mirror images.
         fingerprint: SHA-256 of what the store holds and which part of it this is.
+        row_gaps: Rows of this part that are skipped, counted from its first.
+        caption_gaps: Captions that only skipped images have.
     """
 
     name: str
@@ -84,6 +90,8 @@ class LatentDataset:
     captioned: bool
     flip: bool
     fingerprint: str
+    row_gaps: Gaps
+    caption_gaps: Gaps
 
     @property
     def num_classes(self) -> int:
@@ -103,18 +111,27 @@ class LatentDataset:
     @cached_property
     def labels(self) -> Labels:
         """The label of each latent, shape (N,)."""
-        rows: Labels = self.store.span("label", self.first, self.first + self.num_samples)
-        return rows
+        gone = self.row_gaps.gone
+        stop = self.first + self.num_samples + len(gone)
+        return self.caption_gaps.closed(np.delete(self.store.span("label", self.first, stop), gone))
+
+    def rows_of(self, indices: Indices) -> Indices:
+        """The store's rows of samples, shape (B,)."""
+        return self.row_gaps.opened(indices) + self.first
+
+    def labels_in(self, rows: Indices) -> Int[Tensor, " batch"]:
+        """Labels of some of the store's rows, shape (B,)."""
+        return torch.from_numpy(self.caption_gaps.closed(self.store.rows("label", rows)))
 
     @cached_property
     def groups(self) -> Labels | None:
         """The group of each caption, by number, shape (K,); None where labels are classes."""
         if "group" not in self.store.layout.columns:
             return None
-        groups: Labels = np.empty(self.num_classes, dtype=np.int64)
-        rows = self.store.layout.num_rows
+        gone, rows = self.caption_gaps.gone, self.store.layout.num_rows
+        groups: Labels = np.empty(self.num_classes + len(gone), dtype=np.int64)
         groups[self.store.span("label", 0, rows)] = self.store.span("group", 0, rows)
-        return groups
+        return np.delete(groups, gone)
 
     @property
     def _mean(self) -> Column:
@@ -135,13 +152,13 @@ class LatentDataset:
                 the mean.
         """
         check_batch(indices, flips, self.num_samples)
-        rows = indices + self.first
+        rows = self.rows_of(indices)
         mean = self._either("mean", rows, flips)
         if generator is not None:
             std = self._either("std", rows, flips)
             mean = mean + std * torch.randn(mean.shape, generator=generator)
         x0 = (mean - self.space.shift) * self.space.scale
-        return x0, torch.from_numpy(self.store.rows("label", rows))
+        return x0, self.labels_in(rows)
 
     def _either(self, name: str, rows: Indices, flips: Flips | None) -> Tensor:
         """float32 of the images or, where `flips`, of the mirrored ones."""
@@ -234,9 +251,9 @@ class KeptImages(ImagesOfLatents):
     ) -> tuple[Float[Tensor, "batch channels size size"], Int[Tensor, " batch"]]:
         """Images and labels; see `ImageDataset.batch`."""
         check_batch(indices, flips, self.num_samples)
-        store, rows = self.latents.store, indices + self.latents.first
-        images = mirrored(to_unit(store.rows("image", rows)), flips)
-        return images, torch.from_numpy(store.rows("label", rows))
+        rows = self.latents.rows_of(indices)
+        images = mirrored(to_unit(self.latents.store.rows("image", rows)), flips)
+        return images, self.latents.labels_in(rows)
 
 
 def latent_space(dataset: ImageDataset) -> LatentSpace | None:
@@ -308,23 +325,53 @@ def open_latents(
             "command."
         )
     held_out = facts["held_out"]
+    captions = _caption_gaps(store) if facts["captioned"] else Gaps()
 
     def part(first: int, count: int, flip: bool) -> LatentDataset:
         about = f"{store.layout.digest} {first} {count}"
+        gone = store.skipped[(store.skipped >= first) & (store.skipped < first + count)] - first
+        if len(store.skipped):
+            about += f" without {store.skipped.tolist()}"
+        if count and len(gone) == count:
+            raise DataError(none_left(str(folder), count))
         return LatentDataset(
             name=f"{facts['name']}, latents of {space.vae} in {store.layout.columns['mean'].dtype}",
             store=store,
             space=space,
             first=first,
-            num_samples=count,
-            class_names=names if facts["captioned"] else tuple(names),
+            num_samples=count - len(gone),
+            class_names=_texts(names, captions) if facts["captioned"] else tuple(names),
             captioned=facts["captioned"],
             flip=flip,
             fingerprint=hashlib.sha256(about.encode()).hexdigest(),
+            row_gaps=Gaps(gone),
+            caption_gaps=captions,
         )
 
     count = store.layout.num_rows - held_out
     return Splits(train=part(0, count, wanted), validation=part(count, held_out, False))
+
+
+def none_left(name: str, count: int) -> str:
+    """In words, that all images of a part were skipped."""
+    return (
+        f"none of the {count} images of a part of {name}, those to train on or those held out, "
+        "could be decoded; expected at least one of each. Make the latents of more images, in "
+        "another folder."
+    )
+
+
+def _caption_gaps(store: Store) -> Gaps:
+    """Captions that only skipped rows have."""
+    if not len(store.skipped):
+        return Gaps()
+    gone = np.unique(store.rows("label", store.skipped))
+    left = np.delete(store.span("label", 0, store.layout.num_rows), store.skipped)
+    return Gaps(gone[~np.isin(gone, left)])
+
+
+def _texts(names: MappedStrings, gaps: Gaps) -> Sequence[str]:
+    return TextsLeft(names, gaps) if len(gaps.gone) else names
 
 
 def check_space(expected: LatentSpace | None, dataset: ImageDataset) -> None:

@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +39,13 @@ _SHARD_BYTES = 1 << 26  # what a kill loses at most; ten million latents of 32 k
 _KEY = "mudit"  # one key: safetensors writes several in any order, and shards are to be the same
 _LONGEST = 100  # letters of a value that are shown
 
+_NAMED = 5  # skipped rows that the header names; shards name all of theirs
+
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
+Skips: TypeAlias = Mapping[int, str]
+"""Rows that hold nothing, and why."""
+NONE_SKIPPED: Skips = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +96,19 @@ class Layout:
         """SHA-256 of all of it, hex."""
         return hashlib.sha256(json.dumps(self._fields(), sort_keys=True).encode()).hexdigest()
 
-    def to_json(self) -> str:
-        """As `header.json` has it."""
-        return json.dumps({**self._fields(), "digest": self.digest}, indent=1) + "\n"
+    def to_json(self, skipped: Skips = NONE_SKIPPED) -> str:
+        """As `header.json` has it; what was skipped is known in the end, and not in the digest."""
+        fields = {**self._fields(), "digest": self.digest}
+        if skipped:
+            first = [skipped[row] for row in sorted(skipped)[:_NAMED]]
+            fields["skipped"] = {"count": len(skipped), "first": first}
+        return json.dumps(fields, indent=1) + "\n"
 
-    def shard_metadata(self, shard: int) -> dict[str, str]:
+    def shard_metadata(self, shard: int, skipped: Skips = NONE_SKIPPED) -> dict[str, str]:
         """As a shard has it."""
         fields = {"digest": self.digest, "shard": shard, "facts": self.facts}
+        if skipped:
+            fields["skipped"] = [[row, skipped[row]] for row in sorted(skipped)]
         return {_KEY: json.dumps(fields, sort_keys=True)}
 
     def bounds(self, shard: int) -> tuple[int, int]:
@@ -127,6 +139,7 @@ def write_store(
     produce: Callable[[int, int], Mapping[str, Array]],
     *,
     extra: Callable[[], None] = lambda: None,
+    skipped: dict[int, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Write a store, or the shards that it lacks.
@@ -137,6 +150,8 @@ def write_store(
         produce: From a first row and one behind the last, each column's rows. For a ragged column
             `NAME` the items of all rows in one array, and `NAME.lengths`, int64.
         extra: Called once the folder is ours, for files beside the shards.
+        skipped: Rows that hold nothing, and why: those of shards that are there are added first,
+            `produce` adds its own. Shards and header keep them. None: there can be none.
         on_progress: Told (rows done, rows in all) after each shard.
 
     Returns:
@@ -160,20 +175,30 @@ def write_store(
                 f"{folder} holds {foreign[0]} and no {HEADER}, so it is no store of mudit. Choose "
                 "another folder with --out."
             )
-    written = 0
+    skipped = {} if skipped is None else skipped
     with exclusive(folder):
         _claim(folder, layout)
         extra()
+        missing = set[int]()
         for shard in range(layout.num_shards):
-            path, (start, stop) = folder / shard_file(shard), layout.bounds(shard)
-            if not _is_whole(path, layout, shard):
+            found = _skipped_in(folder / shard_file(shard), layout, shard)
+            if found is None:
+                missing.add(shard)
+            else:
+                skipped |= found
+        for shard in range(layout.num_shards):
+            start, stop = layout.bounds(shard)
+            if shard in missing:
                 tensors = _tensors(layout, produce(start, stop), stop - start)
-                content = save(tensors, metadata=layout.shard_metadata(shard))
-                write_bytes(path, content)
-                written += 1
+                own = {row: why for row, why in skipped.items() if start <= row < stop}
+                content = save(tensors, metadata=layout.shard_metadata(shard, own))
+                write_bytes(folder / shard_file(shard), content)
             if on_progress is not None:
                 on_progress(stop, layout.num_rows)
-    return written
+        header = layout.to_json(skipped)
+        if (folder / HEADER).read_text(encoding="utf-8") != header:
+            write_text(folder / HEADER, header)
+    return len(missing)
 
 
 def _claim(folder: Path, layout: Layout) -> None:
@@ -210,14 +235,14 @@ def _ends(name: str) -> str:
     return f"{name}.ends"
 
 
-def _is_whole(path: Path, layout: Layout, shard: int) -> bool:
+def _skipped_in(path: Path, layout: Layout, shard: int) -> Skips | None:
+    """The skipped rows of a shard; None if it is not there, or not whole."""
     if not path.exists():
-        return False
+        return None
     try:
-        _open_shard(path, layout, shard)
+        return _open_shard(path, layout, shard)[1]
     except DataError:
-        return False
-    return True
+        return None
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -245,14 +270,17 @@ class Store:
     Attributes:
         folder: Where it is.
         layout: What it holds.
+        skipped: Numbers of rows that hold nothing, in order.
     """
 
     def __init__(self, folder: Path, layout: Layout) -> None:
         self.folder, self.layout = folder, layout
-        self._shards = [
-            _open_shard(folder / shard_file(shard), layout, shard)
-            for shard in range(layout.num_shards)
-        ]
+        self._shards, skipped = [], list[int]()
+        for shard in range(layout.num_shards):
+            opened, found = _open_shard(folder / shard_file(shard), layout, shard)
+            self._shards.append(opened)
+            skipped += found
+        self.skipped: Indices = np.array(skipped, dtype=np.int64)
 
     @classmethod
     def open(cls, folder: Path, *, kind: str) -> Store:
@@ -339,7 +367,7 @@ def read_layout(folder: Path, *, kind: str = "") -> Layout:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version, found = fields.pop("format"), fields.pop("kind")
-        digest = fields.pop("digest")
+        digest, _ = fields.pop("digest"), fields.pop("skipped", None)  # shards know it better
         columns = {
             name: Column(**{**column, "shape": tuple(column["shape"])})
             for name, column in fields.pop("columns").items()
@@ -374,15 +402,18 @@ def _edited(folder: Path, layout: Layout) -> str:
     return f"{text}. Put it back, or delete the folder and make it again."
 
 
-def _open_shard(path: Path, layout: Layout, shard: int) -> Any:
+def _open_shard(path: Path, layout: Layout, shard: int) -> tuple[Any, Skips]:
     with _damage(path):
         # Without __exit__: it is mapped for as long as it is used, and holds no open file.
         opened: Any = safe_open(path, framework="np").__enter__()  # type: ignore[no-untyped-call]
         metadata = opened.metadata() or {}
         if metadata == layout.shard_metadata(shard):
-            return opened
+            return opened, NONE_SKIPPED
         try:
             found = json.loads(metadata[_KEY])
+            skipped = {int(row): str(why) for row, why in found.get("skipped", ())}
+            if metadata == layout.shard_metadata(shard, skipped):
+                return opened, skipped
             pairs = _differences(found["facts"], layout.facts) or _differences(
                 {"shard": found["shard"], "header": found["digest"]},
                 {"shard": shard, "header": layout.digest},

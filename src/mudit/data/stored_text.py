@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from mudit.data.encode_latents import StoredDtype
-from mudit.data.encoders import CutOff, TextEncoder, TextSizes
+from mudit.data.encoders import CutOff, TextEncoder, TextSizes, text_encoder_hash
 from mudit.data.store import (
     HEADER,
     Column,
@@ -27,7 +27,7 @@ from mudit.data.store import (
 )
 from mudit.data.strings import texts_digest
 from mudit.data.text import TextFeatures
-from mudit.errors import DataError, UsageError
+from mudit.errors import DataError, EnvironmentFailure, UsageError
 
 KIND = "text"
 
@@ -100,7 +100,7 @@ def store_text(
         captions: Texts; those longer than `tokens` are cut off, with one warning.
         encoder: What encodes them.
         out: The folder.
-        spec: What the user calls the encoder.
+        spec: What the user calls the encoder; a folder of the same weights keeps its own name.
         tokens: Places for tokens, at most.
         max_tokens: What the user wanted `tokens` to be at most; 0: anything.
         dtype: Of the stored features.
@@ -126,7 +126,7 @@ def store_text(
     }
     layout = Layout(
         kind=KIND,
-        facts=text_facts(spec, captions, tokens, dtype)
+        facts=text_facts(_name_there(out, encoder) or spec, captions, tokens, dtype)
         | {
             "max_tokens": max_tokens,
             "encoder_hash": encoder.hash,
@@ -202,20 +202,44 @@ def is_stored(folder: Path) -> bool:
 def check_text(folder: Path, expected: Mapping[str, str]) -> Layout:
     """What a folder of features says, if it is what is expected; see `text_facts`.
 
+    An encoder of another name is opened, and is the same if its weights are.
+
     Raises:
         DataError: The folder is missing or damaged, or its features are of another encoder, length
             or storage, or of other captions.
     """
     layout = read_layout(folder, kind=KIND)
     found = layout.facts
-    if wrong := [name for name in expected if found[name] != expected[name]]:
+    wrong = [name for name in expected if found[name] != expected[name]]
+    difference = _other_weights(found, expected["encoder"]) if wrong == ["encoder"] else ""
+    if wrong and (wrong != ["encoder"] or difference):
         shown = ", ".join(f"{name}: {found[name]} there, {expected[name]} here" for name in wrong)
         raise DataError(
-            f"{folder} holds text features of something else ({shown}). Correct text.encoder, "
-            "text.max_tokens, text.dtype or text.features; or delete the folder, and the captions "
-            "are encoded again."
+            f"{folder} holds text features of something else ({shown}{difference}). Correct "
+            "text.encoder, text.max_tokens, text.dtype or text.features; or delete the folder, and "
+            "the captions are encoded again."
         )
     return layout
+
+
+def _other_weights(facts: Mapping[str, Any], spec: str) -> str:
+    """In words, why an encoder is not that of some features; empty: it has their weights."""
+    known = facts["encoder_hash"]
+    if "bytes" in (spec, facts["encoder"]):
+        return "; the built-in encoder is no other"
+    try:
+        found = text_encoder_hash(spec)
+    except EnvironmentFailure as error:
+        return f"; whether its weights are the same cannot be seen: {error}"
+    return "" if found == known else f"; hash {known[:12]} there, {found[:12]} here"
+
+
+def _name_there(folder: Path, encoder: TextEncoder) -> str:
+    """What features of an encoder's weights call it, if such have been begun in a folder."""
+    if not is_stored(folder):
+        return ""
+    facts = read_layout(folder, kind=KIND).facts
+    return str(facts["encoder"]) if facts["encoder_hash"] == encoder.hash else ""
 
 
 def _texts(captions: Sequence[str], start: int, stop: int) -> list[str]:

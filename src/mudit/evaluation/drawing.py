@@ -28,6 +28,7 @@ from mudit.training import (
     prompt_conditioning,
     run_encoder,
     stream_seed,
+    with_text_encoder,
 )
 
 # So many prompts are encoded before the first image; more of them batch by batch, so that their
@@ -128,6 +129,7 @@ def batches(
     batch_size: int,
     device: str,
     vae: str,
+    text_encoder: str,
     on_progress: OnProgress,
     should_stop: Callable[[], bool],
     done: int = 0,
@@ -143,6 +145,7 @@ def batches(
         batch_size: Images denoised at once.
         device: Where.
         vae: For a run on latents, another place of its VAE; empty: the one that it knows.
+        text_encoder: Another place of its text encoder; likewise.
         on_progress: Told after each step.
         should_stop: Asked after each step.
         done: Images that were there before, for `on_progress`.
@@ -155,10 +158,11 @@ def batches(
     texts = source.asked.texts
     piecemeal = not source.asked.from_run and len(texts) > _ENCODED_AT_ONCE
     prompts = () if source.asked.from_run else texts[:1] if piecemeal else texts
-    trained = load_trained(source.folder, device=device, prompts=prompts)
+    trained = load_trained(source.folder, device=device, prompts=prompts, text_encoder=text_encoder)
     decode = open_decoder(source.run.data, vae=vae, device=device)
     device_of_text = next(trained.model.parameters()).device
-    encoder = run_encoder(source.run, source.folder, device=device_of_text) if piecemeal else None
+    run = with_text_encoder(source.run, text_encoder)
+    encoder = run_encoder(run, source.folder, device=device_of_text) if piecemeal else None
     seed = stream_seed(source.config.seed, "sample")
     total = done + len(numbers)
     for start in range(0, len(numbers), batch_size):

@@ -55,6 +55,7 @@ class SampleJob:
         batch_size: Images denoised at once.
         device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
         vae: For a run on latents, another folder or hub name of its VAE.
+        text_encoder: For a run on texts, another folder or hub name of its text encoder.
         made_by: Program and version, for the pictures' metadata.
         on_progress: Told of images.
         on_notice: Told what the user should know.
@@ -65,6 +66,7 @@ class SampleJob:
     batch_size: int = 64
     device: str = "auto"
     vae: str = ""
+    text_encoder: str = ""
     made_by: str = "mudit"
     on_progress: OnProgress = lambda name, images, total: None
     on_notice: Callable[[str], None] = lambda text: None
@@ -255,6 +257,7 @@ def _batches(
         batch_size=job.batch_size,
         device=job.device,
         vae=job.vae,
+        text_encoder=job.text_encoder,
         on_progress=job.on_progress,
         should_stop=job.should_stop,
         done=done,

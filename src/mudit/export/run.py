@@ -14,7 +14,7 @@ from mudit.export.folder import fresh_folder, require_own
 from mudit.export.hub import check_repository, push_folder
 from mudit.export.pipelines import pipeline_of, write_pipeline
 from mudit.export.snippets import Sampling, checkpoint_sampling, pipeline_sampling
-from mudit.models import DiTConfig, MMDiTConfig, builder
+from mudit.models import DiTConfig, MMDiTConfig, PixArtConfig, builder
 from mudit.models.layouts import export_checkpoint
 from mudit.parametrization import load_plan
 from mudit.records import TrialRecord, ValidationRecord, read_records
@@ -54,7 +54,8 @@ def export_run(
         to: `diffusers`, a folder that a pipeline loads; or `authors`, a checkpoint for the code of
             the architecture's authors.
         vae: For a run on latents, the AutoencoderKL that they were encoded by.
-        text_encoder: For a PixArt, the folder of the T5 encoder that its texts were encoded by.
+        text_encoder: Where the encoder of the run's texts is now, a folder or `hf:` and a name: it
+            encodes the prompts. Of a PixArt, a folder of T5 goes along.
         prompts: Texts whose features go with a pipeline; empty: the captions of the run's classes,
             if it has some.
         name: The model's, for the card; empty: the folder's.
@@ -83,7 +84,10 @@ def export_run(
     config = read_config(RunConfig, run / "config.json")
     if to == "diffusers":
         pipeline_of(config)  # before a text encoder is asked for features
-        trained = load_trained(run, device="cpu", prompts=prompts)
+        where_now = text_encoder if prompts and not _is_pipelines(text_encoder) else ""
+        trained = load_trained(run, device="cpu", prompts=prompts, text_encoder=where_now)
+        if where_now and not isinstance(config.model, PixArtConfig):
+            text_encoder = ""  # whose pipeline has no place for it
     with fresh_folder(out) as folder:
         where = push_to or out.as_posix()
         if to == "diffusers":
@@ -91,7 +95,7 @@ def export_run(
                 trained,
                 folder,
                 vae=vae,
-                text_encoder=text_encoder,
+                text_encoder=text_encoder.removeprefix("hf:"),
                 captions=prompts or config.captions,
                 class_names=_class_names(config),
             )
@@ -133,6 +137,11 @@ def _trial(run: Path) -> TrialRecord:
             f"the run in {run} is not complete: {ended}. Export a run that went to its end."
         )
     return trial
+
+
+def _is_pipelines(text_encoder: str) -> bool:
+    """Whether encoder and tokenizer lie apart in a folder, which is no `text.encoder` of a run."""
+    return (Path(text_encoder.removeprefix("hf:")).expanduser() / "text_encoder").is_dir()
 
 
 def _write_checkpoint(config: RunConfig, run: Path, folder: Path) -> Sampling:

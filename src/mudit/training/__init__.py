@@ -32,6 +32,7 @@ from mudit.training.trained import (
     load_trained,
     prompt_conditioning,
     run_encoder,
+    with_text_encoder,
 )
 from mudit.training.trainer import (
     end_paused,
@@ -94,6 +95,7 @@ __all__ = [
     "text_features",
     "train",
     "trainable_parameters",
+    "with_text_encoder",
     "write_text",
     "write_whole",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, PixArtAlphaPipeline
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from exports import CAPTIONS, drawn_model, run_config
+from mudit.data import open_text_encoder
 from mudit.diffusion import ObjectiveConfig, make_objective, shifted
-from mudit.errors import DataError, UsageError
-from mudit.export import pixel_vae, scheduler_for, sigmas_of, write_pipeline
+from mudit.errors import DataError, EnvironmentFailure, UsageError
+from mudit.export import export_run, pixel_vae, scheduler_for, sigmas_of, write_pipeline
 from mudit.export.text_encoders import write_text_encoder
 from mudit.training import Conditioning, Trained
 
@@ -167,3 +170,26 @@ def test_sd3_has_no_place_for_one_text_encoder(tmp_path: Path) -> None:
     trained = Trained(config, model, Conditioning.of(config.model, config.captions, model))
     with pytest.raises(UsageError, match="only PixArt's has one encoder"):
         write_text_encoder(trained, tmp_path, tmp_path, CAPTIONS)
+
+
+@pytest.mark.parametrize("architecture", ["pixart", "mmdit"])
+def test_prompts_are_encoded_by_the_runs_encoder_where_it_is_now(
+    make_run, tmp_path: Path, architecture: str
+) -> None:
+    place = tmp_path / "m2"
+    for part in save_t5(tmp_path / "t5"):
+        part.save_pretrained(place)
+    config = run_config(architecture, kind="ddpm" if architecture == "pixart" else "flow")
+    gone = dataclasses.replace(config.text, encoder=f"hf:{tmp_path}/gone")
+    run = make_run(dataclasses.replace(config, text=gone))
+    with pytest.raises(EnvironmentFailure, match=r"gone cannot be loaded.*--text_encoder"):
+        export_run(run, tmp_path / "out", prompts=CAPTIONS)
+    export_run(run, tmp_path / "out", prompts=CAPTIONS, text_encoder=f"hf:{place}")
+    told = load_file(tmp_path / "out/prompts.safetensors")["prompt_embeds"]
+    expected = open_text_encoder(f"hf:{place}").encode(CAPTIONS, tokens=40).tokens
+    torch.testing.assert_close(told[: len(CAPTIONS)], expected)
+    assert (tmp_path / "out/text_encoder").exists() == (architecture == "pixart")
+    for part in save_t5(tmp_path / "wide", dim=32):
+        part.save_pretrained(tmp_path / "m3")
+    with pytest.raises(DataError, match=r"32 numbers for a token.*--text_encoder"):
+        export_run(run, tmp_path / "out", prompts=CAPTIONS, text_encoder=str(tmp_path / "m3"))

@@ -1,0 +1,63 @@
+"""Numbers among which some are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Gaps:
+    """From the numbers of all things to those of what is left of them, and back.
+
+    Args:
+        gone: The numbers that are left out, in order; few of many.
+    """
+
+    def __init__(self, gone: Numbers | None = None) -> None:
+        self.gone: Numbers = np.zeros(0, dtype=np.int64) if gone is None else gone
+        # What was behind k of them has moved by k places.
+        self._moved = self.gone - np.arange(len(self.gone))
+
+    def closed(self, numbers: Numbers) -> Numbers:
+        """Among what is left; of numbers that are."""
+        return numbers - np.searchsorted(self.gone, numbers)
+
+    def opened(self, numbers: Numbers) -> Numbers:
+        """Among all; the inverse of `closed`."""
+        return numbers + np.searchsorted(self._moved, numbers, side="right")
+
+
+class TextsLeft(Sequence[str]):
+    """Texts of which some are left out.
+
+    Args:
+        texts: All.
+        gaps: Which are.
+    """
+
+    def __init__(self, texts: Sequence[str], gaps: Gaps) -> None:
+        self._texts, self._gaps = texts, gaps
+
+    def __len__(self) -> int:
+        return len(self._texts) - len(self._gaps.gone)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        place = np.array([index % len(self)], dtype=np.int64)
+        return self._texts[int(self._gaps.opened(place)[0])]
+
+    def __iter__(self) -> Iterator[str]:
+        gone = set(self._gaps.gone.tolist())
+        return (text for number, text in enumerate(self._texts) if number not in gone)
