@@ -25,11 +25,17 @@ class Gaps:
 
     def closed(self, numbers: Numbers) -> Numbers:
         """Among what is left; of numbers that are."""
-        return numbers - np.searchsorted(self.gone, numbers)
+        return numbers - np.searchsorted(self.gone, numbers) if len(self.gone) else numbers
 
     def opened(self, numbers: Numbers) -> Numbers:
         """Among all; the inverse of `closed`."""
+        if not len(self.gone):
+            return numbers
         return numbers + np.searchsorted(self._moved, numbers, side="right")
+
+    def left(self, values: Numbers) -> Numbers:
+        """Of one value for each of all, those for what is left."""
+        return np.delete(values, self.gone) if len(self.gone) else values
 
 
 class TextsLeft(Sequence[str]):

@@ -111,9 +111,9 @@ class LatentDataset:
     @cached_property
     def labels(self) -> Labels:
         """The label of each latent, shape (N,)."""
-        gone = self.row_gaps.gone
-        stop = self.first + self.num_samples + len(gone)
-        return self.caption_gaps.closed(np.delete(self.store.span("label", self.first, stop), gone))
+        stop = self.first + self.num_samples + len(self.row_gaps.gone)
+        labels = self.row_gaps.left(self.store.span("label", self.first, stop))
+        return self.caption_gaps.closed(labels)
 
     def rows_of(self, indices: Indices) -> Indices:
         """The store's rows of samples, shape (B,)."""
@@ -128,10 +128,10 @@ class LatentDataset:
         """The group of each caption, by number, shape (K,); None where labels are classes."""
         if "group" not in self.store.layout.columns:
             return None
-        gone, rows = self.caption_gaps.gone, self.store.layout.num_rows
-        groups: Labels = np.empty(self.num_classes + len(gone), dtype=np.int64)
+        rows, count = self.store.layout.num_rows, self.num_classes + len(self.caption_gaps.gone)
+        groups: Labels = np.empty(count, dtype=np.int64)
         groups[self.store.span("label", 0, rows)] = self.store.span("group", 0, rows)
-        return np.delete(groups, gone)
+        return self.caption_gaps.left(groups)
 
     @property
     def _mean(self) -> Column:
