@@ -65,17 +65,20 @@ def studies(smoke: bool) -> dict[str, StudyConfig]:
     """A study on each data set; repeats differ in its seed."""
     base = StudyConfig(folder="", workers=2)
     base = dataclasses.replace(base, model=dataclasses.replace(base.model, depth=2))
-    lrs = "log2(-8, -7)" if smoke else "log2(-10, -4)"
-    search = SearchConfig(space={"lr": lrs, "phi.output": "log2(-2, 2, 2)"})
+
+    def search(lrs: str) -> SearchConfig:
+        return SearchConfig(space={"lr": lrs, "phi.output": "log2(-2, 2, 2)"})
+
+    lrs = "log2(-8, -7)" if smoke else "log2(-10, -4, 0.5)"
     proxy = TaskConfig(width=16, batch_size=8 if smoke else 64, steps=_DIGITS_STEPS)
-    found = {"digits": dataclasses.replace(base, proxy=proxy, search=search)}
+    found = {"digits": dataclasses.replace(base, proxy=proxy, search=search(lrs))}
     if Path(_FASHION).is_dir() and not smoke:
         found["Fashion-MNIST"] = dataclasses.replace(
             base,
             data=dataclasses.replace(base.data, source=f"idx:{_FASHION}"),
             model=dataclasses.replace(base.model, patch_size=7),
             proxy=TaskConfig(width=48, batch_size=32, steps=_FASHION_STEPS),
-            search=search,
+            search=search("log2(-10, -4)"),
         )
     return found
 
@@ -278,7 +281,8 @@ def main() -> None:
         rows += found
         words += text
     head = ("data", "rule", ">FLOPs of the grid's: mean (range)", ">of training alone",
-            ">same winner", ">regret ≤ 10 %", ">worst regret", ">both", ">HPs' regret ≤ 10 %", "verdict")  # fmt: skip
+            ">same winner", ">regret ≤ 10 %", ">worst regret", ">both",
+            ">HPs' regret ≤ 10 %", "verdict")  # fmt: skip
     publish(
         "pruned_search",
         title="What ending trials early saves and loses",
