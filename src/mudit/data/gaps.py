@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
+
+from mudit.data.strings import RangedTexts
 
 Numbers = npt.NDArray[np.int64]
 
@@ -38,7 +39,7 @@ class Gaps:
         return np.delete(values, self.gone) if len(self.gone) else values
 
 
-class TextsLeft(Sequence[str]):
+class TextsLeft(RangedTexts):
     """Texts of which some are left out.
 
     Args:
@@ -52,17 +53,9 @@ class TextsLeft(Sequence[str]):
     def __len__(self) -> int:
         return len(self._texts) - len(self._gaps.gone)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        place = np.array([index % len(self)], dtype=np.int64)
-        return self._texts[int(self._gaps.opened(place)[0])]
+    def _range(self, start: int, stop: int) -> list[str]:
+        places = self._gaps.opened(np.arange(start, stop, dtype=np.int64))
+        return [self._texts[place] for place in places.tolist()]
 
     def __iter__(self) -> Iterator[str]:
         gone = set(self._gaps.gone.tolist())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -75,7 +76,29 @@ class Strings(Sequence[str]):
         write_bytes(path, save(tensors, metadata={_KEY: texts_digest(self)}))
 
 
-class MappedStrings(Sequence[str]):
+class RangedTexts(Sequence[str]):
+    """Texts that are had a range at a time."""
+
+    @abstractmethod
+    def _range(self, start: int, stop: int) -> list[str]: ...
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            places = range(*index.indices(len(self)))
+            if places.step == 1:
+                return self._range(places.start, places.stop)
+            return [self[place] for place in places]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        return self._range(index, index + 1)[0]
+
+
+class MappedStrings(RangedTexts):
     """Strings in a file, memory-mapped: none is held in memory.
 
     Args:
@@ -104,21 +127,6 @@ class MappedStrings(Sequence[str]):
 
     def __len__(self) -> int:
         return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            places = range(*index.indices(len(self)))
-            if places.step == 1:
-                return self._range(places.start, places.stop)
-            return [self[place] for place in places]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        return self._range(index, index + 1)[0]
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _BLOCK):
